@@ -1,0 +1,28 @@
+"""Exact alpha-entmax in NumPy float64: the oracle that the kernels are held to.
+
+Rows are solved by sorting, so there is no iteration count and no tolerance to choose. Importing this package
+imports NumPy and nothing else.
+
+Examples
+--------
+>>> import entmax_ref
+>>> entmax_ref.entmax([2.0, 1.0, -1.0], alpha=2.0)
+array([1., 0., 0.])
+>>> entmax_ref.entmax([0.5, 0.25, -1.0], alpha=2.0)
+array([0.625, 0.375, 0.   ])
+"""
+
+from entmax_ref.attention import AttentionAux, attention, attention_scores, attention_vjp
+from entmax_ref.threshold import threshold
+from entmax_ref.transform import entmax, entmax_vjp, support
+
+__all__ = [
+    "AttentionAux",
+    "attention",
+    "attention_scores",
+    "attention_vjp",
+    "entmax",
+    "entmax_vjp",
+    "support",
+    "threshold",
+]
