@@ -1,0 +1,209 @@
+"""Do the kernels compile for a target, and within its registers and shared memory?  No GPU needed.
+
+``python -m adasplash2.aot`` compiles every call of `launch` for every row of the launch table and prints what each
+uses.  Triton decides at import whether it interprets, so ``TRITON_INTERPRET`` must not be set.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import itertools
+import json
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+
+from . import launch
+from .problem import LAUNCH, POWERS, Problem
+from .state import empty_backward, empty_forward
+
+
+@dataclasses.dataclass(frozen=True)
+class Target:
+    """A GPU to compile for and the shared memory that one program may take there, in bytes."""
+
+    gpu: GPUTarget
+    shared_limit: int
+
+    @property
+    def backend(self) -> str:
+        """Key of the launch table."""
+        return str(self.gpu.backend)
+
+
+# Shared memory per block: the CUDA programming guide's table of compute capabilities; the CDNA 3 guide's LDS size.
+TARGETS = {
+    "sm_80": Target(GPUTarget("cuda", 80, 32), 163 * 1024),
+    "sm_90": Target(GPUTarget("cuda", 90, 32), 227 * 1024),
+    "sm_100": Target(GPUTarget("cuda", 100, 32), 227 * 1024),
+    "gfx942": Target(GPUTarget("hip", "gfx942", 64), 64 * 1024),
+}
+
+# Bytes of local memory per thread: eight scalars parked across a loop cost nothing that can be measured, and which
+# scalars the assembler parks changes with its version.  A tile that does not fit spills hundreds.
+SPILL_LIMIT = 32
+
+_TYPES = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16", torch.int32: "i32"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Usage:
+    """What one compiled kernel uses."""
+
+    stage: str
+    target: str
+    dtype: str
+    head_dim: int
+    alpha: float
+    is_causal: bool
+    shared: int
+    shared_limit: int
+    registers: int
+    spilled: int
+
+    @property
+    def fits(self) -> bool:
+        """True if the registers and the shared memory suffice."""
+        return self.spilled <= SPILL_LIMIT and self.shared <= self.shared_limit
+
+
+def _describe(value: Any, path: tuple[int, ...], constants: dict, attributes: dict) -> Any:
+    """Return the type of a kernel argument as the compiler writes it, noting constants and divisibility by 16."""
+    if isinstance(value, tuple):
+        return tuple(_describe(item, (*path, i), constants, attributes) for i, item in enumerate(value))
+    if isinstance(value, torch.Tensor):
+        attributes[path] = [["tt.divisibility", 16]]
+        return "*" + _TYPES[value.dtype]
+    if isinstance(value, float):
+        return "fp32"
+    if value == 1:
+        constants[path] = 1
+        return "constexpr"
+    if value % 16 == 0:
+        attributes[path] = [["tt.divisibility", 16]]
+    return "i32" if -(2**31) <= value < 2**31 else "i64"
+
+
+def compile_call(call: launch.Call, target: Target) -> Any:
+    """Compile one call for a target, specialised as a start with these arguments would be."""
+    signature: dict[str, Any] = {}
+    constants: dict[tuple[int, ...], Any] = {}
+    attributes: dict[tuple[int, ...], Any] = {}
+    for index, name in enumerate(call.kernel.arg_names):
+        if name in call.constants:
+            signature[name] = "constexpr"
+            constants[(index,)] = call.constants[name]
+        else:
+            signature[name] = _describe(call.arguments[name], (index,), constants, attributes)
+    source = ASTSource(call.kernel, signature=signature, constexprs=constants, attrs=attributes)
+    return triton.compile(source, target=target.gpu, options=call.options)
+
+
+def _cuda_usage(compiled: Any) -> tuple[int, int]:
+    """Return registers and spilled bytes per thread of a CUDA binary, as its assembler's own dump reports them."""
+    tool = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(compiled.asm["cubin"])
+        file.flush()
+        report = subprocess.run(
+            [tool, "--dump-resource-usage", file.name], check=True, capture_output=True, text=True
+        ).stdout
+    found = re.search(r"REG:(\d+) STACK:(\d+) .*?LOCAL:(\d+)", report)
+    if found is None:
+        raise RuntimeError(f"aot: cuobjdump reported no resource usage:\n{report}")
+    registers, stack, local = map(int, found.groups())
+    return registers, max(stack, local)
+
+
+def _hip_usage(compiled: Any) -> tuple[int, int]:
+    """Return vector registers and scratch bytes per thread of an AMD kernel, from the metadata in its assembly.
+
+    Scalar registers spill into vector registers, which costs no memory and is not counted.
+    """
+    text = compiled.asm["amdgcn"]
+    registers, scratch = (
+        int(re.search(rf"\.{field}:\s+(\d+)", text).group(1))  # type: ignore[union-attr]
+        for field in ("vgpr_count", "private_segment_fixed_size")
+    )
+    return registers, scratch
+
+
+def meta_calls(
+    backend: str, dtype: torch.dtype, head_dim: int, *, alpha: float = 1.5, is_causal: bool = True
+) -> list[launch.Call]:
+    """Return every call of a forward and backward pass over tensors without storage, with grouped heads."""
+    query = torch.empty(2, 8, 4096, head_dim, dtype=dtype, device="meta")
+    key = torch.empty(2, 4, 4096, head_dim, dtype=dtype, device="meta")
+    problem = Problem.of(query, key, alpha=alpha, scale=head_dim**-0.5, is_causal=is_causal, backend=backend)
+    forward = empty_forward(problem, query)
+    backward = empty_backward(problem, query, key, key)
+    return launch.forward_calls(problem, query, key, key, forward) + launch.backward_calls(
+        problem, query, query, key, key, forward.centre, forward.row_max, forward.tau, forward.block_mask, backward
+    )
+
+
+def usages(targets: list[str], dtypes: list[torch.dtype], head_dims: list[int], alphas: list[float]) -> Iterator[Usage]:
+    """Compile every stage for every combination and yield what it uses."""
+    if launch.INTERPRETED:
+        raise RuntimeError("aot: kernels are interpreted in this process; unset TRITON_INTERPRET and start again.")
+    for name, dtype, head_dim, alpha in itertools.product(targets, dtypes, head_dims, alphas):
+        target = TARGETS[name]
+        measure = _cuda_usage if target.backend == "cuda" else _hip_usage
+        for call in meta_calls(target.backend, dtype, head_dim, alpha=alpha):
+            compiled = compile_call(call, target)
+            registers, spilled = measure(compiled)
+            yield Usage(
+                stage=call.stage,
+                target=name,
+                dtype=_TYPES[dtype],
+                head_dim=head_dim,
+                alpha=alpha,
+                is_causal=True,
+                shared=compiled.metadata.shared,
+                shared_limit=target.shared_limit,
+                registers=registers,
+                spilled=spilled,
+            )
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Print a table of what every kernel uses; exit code 1 if one does not fit."""
+    parser = argparse.ArgumentParser(prog="python -m adasplash2.aot", description=main.__doc__)
+    parser.add_argument("--target", action="append", choices=list(TARGETS), help="default: all")
+    parser.add_argument("--dtype", action="append", choices=["bf16", "fp16", "fp32"], help="default: bf16, fp32")
+    parser.add_argument("--head-dim", action="append", type=int, help="default: every row of the launch table")
+    parser.add_argument("--alpha", action="append", type=float, choices=list(POWERS), help="default: all")
+    parser.add_argument("--json", type=Path, help="write the table to a file as well")
+    options = parser.parse_args(arguments)
+    names = {name: dtype for dtype, name in _TYPES.items()}
+    found = []
+    for usage in usages(
+        options.target or list(TARGETS),
+        [names[name] for name in options.dtype or ["bf16", "fp32"]],
+        options.head_dim or sorted({head_dim for _, _, head_dim in LAUNCH}),
+        options.alpha or list(POWERS),
+    ):
+        found.append(usage)
+        print(
+            f"{'ok' if usage.fits else 'NO':3}{usage.stage:14}{usage.target:8}{usage.dtype:5}"
+            f" d={usage.head_dim:<4} alpha={usage.alpha:<4} shared={usage.shared:>7}/{usage.shared_limit:<7}"
+            f" registers={usage.registers:<4} spilled={usage.spilled}",
+            flush=True,
+        )
+    if options.json:
+        options.json.write_text(json.dumps([dataclasses.asdict(usage) for usage in found], indent=1))
+    return 0 if all(usage.fits for usage in found) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

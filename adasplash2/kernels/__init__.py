@@ -1,0 +1,1 @@
+"""Triton kernels of entmax attention: one stage per file, leaves shared through ``tile`` and ``power``."""

@@ -1,0 +1,125 @@
+"""Between which bounds does the threshold of each row lie?
+
+Counts the scores of the candidate blocks in bins of (about) equal ratio in ``row_max - z`` and solves the histogram
+exactly: with every score lowered to the far edge of its bin, raised to the near edge, and in the middle.
+"""
+
+import triton
+import triton.language as tl
+
+from .power import gap_probs, knot_root
+from .tile import (
+    WORD,
+    clear_lowest_bit,
+    lowest_bit,
+    mask_words,
+    operand_tile,
+    program_place,
+    row_offsets,
+    row_reference,
+    score_tile,
+    visible_tile,
+)
+
+BINS = tl.constexpr(16)
+# Bits of a packed counter, and counters in an int32.  A tile adds at most BLOCK_N <= 128 < 2 ** 8 to one counter.
+COUNTER_BITS = tl.constexpr(8)
+COUNTERS = tl.constexpr(4)
+COUNTER_MASK = tl.constexpr(2**8 - 1)
+# The exponent and the first mantissa bit of the largest float32 below 1: bins end at 2 ** -k and 1.5 * 2 ** -k.
+TOP_CODE = tl.constexpr(253)
+# Relative rounding of a root found by `histogram_root`, with a margin of four (proofs/README.md, histogram_bracket).
+ROOT_ERROR = tl.constexpr(2.0**-18)
+
+
+@triton.jit
+def bin_edge(index):
+    """Return the far edge (the larger ``row_max - z``) of a bin, float32; the near edge of bin b is that of b + 1."""
+    return ((-index + (TOP_CODE + 1)) << 22).to(tl.float32, bitcast=True)
+
+
+@triton.jit
+def count_tile(shifted, visible):
+    """Return int32 [BLOCK_M, BINS]: how many visible scores of the tile fall in each bin.  Lemma: counter_no_carry"""
+    drop = -shifted
+    code = -(drop.to(tl.int32, bitcast=True) >> 22) + TOP_CODE
+    # The maximum (drop 0 or -0) falls beyond the last bin and is clamped into it; drop >= 1 cannot be support, but its
+    # index must stay a valid shift.  NaN fails the comparison.
+    index = tl.minimum(tl.maximum(code, 0), BINS - 1)
+    inside = visible & (drop < 1.0)
+    one = tl.where(inside, 1, 0) << ((index % COUNTERS) * COUNTER_BITS)
+    bins = tl.arange(0, BINS)[None, :]
+    packed = tl.zeros([shifted.shape[0], BINS], tl.int32)
+    for word in tl.static_range(BINS // COUNTERS):
+        total = tl.sum(tl.where(index // COUNTERS == word, one, 0), axis=1)
+        packed = tl.where(bins // COUNTERS == word, total[:, None], packed)
+    return (packed >> ((bins % COUNTERS) * COUNTER_BITS)) & COUNTER_MASK
+
+
+@triton.jit
+def histogram_root(counts, knots, BINS: tl.constexpr, POWER: tl.constexpr):
+    """Return ``row_max - tau`` of the row that has its maximum once and ``counts[:, b]`` scores ``knots[b]`` below it.
+
+    counts float32 [rows, BINS]; knots float32 [BINS].  The mass at a knot decides whether it is part of the support.
+    """
+    base = tl.zeros([counts.shape[0]], tl.float32)
+    for b in tl.static_range(BINS):
+        knot = tl.sum(tl.where(tl.arange(0, BINS) == b, knots, 0.0), axis=0)
+        below = tl.maximum(knot - knots, 0.0)
+        mass = gap_probs(knot, POWER) + tl.sum(counts * gap_probs(below, POWER)[None, :], axis=1)
+        base = tl.where(mass < 1.0, tl.maximum(base, knot), base)
+    active = knots[None, :] <= base[:, None]
+    width = tl.where(active, base[:, None] - knots[None, :], 0.0)
+    weight = tl.where(active, counts, 0.0)
+    count = 1.0 + tl.sum(weight, axis=1)
+    first = base + tl.sum(weight * width, axis=1)
+    second = base * base + tl.sum(weight * width * width, axis=1)
+    return base + knot_root(count, first, second, POWER)
+
+
+@triton.jit
+def histogram_kernel(
+    query, key, row_max_ptr, candidates_ptr, lo_ptr, hi_ptr, tau_ptr,
+    z_scale, heads, group, n_queries, n_keys, head_dim, n_words,
+    IS_CAUSAL: tl.constexpr, POWER: tl.constexpr,
+    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr,
+):  # fmt: skip
+    """Grid (query blocks * batch * heads,).
+
+    Reads query, key, row_max and the candidate bits.  Writes lo, hi and the first tau, float32 (batch * heads,
+    n_queries), all counted from row_max.  Invariant: lo <= exact tau <= hi.  Lemma: histogram_bracket
+    """
+    query_block, batch, head, batch_head = program_place(n_queries, heads, BLOCK_M)
+    query_start = query_block * BLOCK_M
+    q = operand_tile(query, batch, head, query_start, n_queries, head_dim, BLOCK_M, BLOCK_D)
+    words_ptr = mask_words(candidates_ptr, batch_head, query_block, n_queries, n_words, BLOCK_M)
+    offsets, exists = row_offsets(batch_head, query_start, n_queries, BLOCK_M)
+    row_max = tl.load(row_max_ptr + offsets, mask=exists, other=float("-inf"))
+    reference = row_reference(row_max)
+
+    counts = tl.zeros([BLOCK_M, BINS], tl.int32)
+    for index in range(n_words):
+        word = tl.load(words_ptr + index)
+        while word != 0:
+            key_start = (index * WORD + lowest_bit(word)) * BLOCK_N
+            word = clear_lowest_bit(word)
+            k = operand_tile(key, batch, head // group, key_start, n_keys, head_dim, BLOCK_N, BLOCK_D)
+            shifted = score_tile(q, k, z_scale) - reference[:, None]
+            visible = visible_tile(query_start, key_start, n_queries, n_keys, IS_CAUSAL, BLOCK_M, BLOCK_N)
+            counts += count_tile(shifted, visible)
+
+    bins = tl.arange(0, BINS)
+    far = bin_edge(bins)
+    near = tl.where(bins == BINS - 1, 0.0, bin_edge(bins + 1))
+    # The maximum is not rounded: it leaves its bin and enters histogram_root as it is.
+    others = tl.maximum(counts - (bins == BINS - 1)[None, :].to(tl.int32), 0).to(tl.float32)
+    lo = tl.maximum(-histogram_root(others, far, BINS, POWER) * (ROOT_ERROR + 1.0), -1.0)
+    hi = -histogram_root(others, near, BINS, POWER) * (-ROOT_ERROR + 1.0)
+    tau = -histogram_root(others, 0.5 * (far + near), BINS, POWER)
+    tau = tl.minimum(tl.maximum(tau, lo), hi)
+
+    special = tl.where(row_max == float("-inf"), float("inf"), float("nan"))
+    ordinary = tl.abs(row_max) < float("inf")
+    tl.store(lo_ptr + offsets, tl.where(ordinary, lo, special), mask=exists)
+    tl.store(hi_ptr + offsets, tl.where(ordinary, hi, special), mask=exists)
+    tl.store(tau_ptr + offsets, tl.where(ordinary, tau, special), mask=exists)

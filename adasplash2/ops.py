@@ -1,0 +1,104 @@
+"""How does torch see the kernels?  Custom operators with shapes for tracing and with their gradient."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from . import launch
+from .problem import Problem
+from .state import empty_forward
+
+
+@torch.library.custom_op("adasplash2::attention", mutates_args=())
+def attention(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, alpha: float, is_causal: bool, scale: float
+) -> tuple[
+    torch.Tensor,
+    torch.Tensor,
+    torch.Tensor,
+    torch.Tensor,
+    torch.Tensor,
+    torch.Tensor,
+    torch.Tensor,
+    torch.Tensor,
+]:
+    """Return out, centre, row_max, tau (counted from row_max), block_mask (words), mass, residual, passes."""
+    state = launch.forward(query, key, value, alpha=alpha, is_causal=is_causal, scale=scale)
+    return (
+        state.out,
+        state.centre,
+        state.row_max,
+        state.tau,
+        state.block_mask,
+        state.mass,
+        state.residual,
+        state.passes,
+    )
+
+
+@attention.register_fake
+def _(query, key, value, alpha, is_causal, scale):  # type: ignore[no-untyped-def]
+    problem = Problem.of(query, key, alpha=alpha, scale=scale, is_causal=is_causal, backend=launch.BACKEND)
+    state = empty_forward(problem, query)
+    return (
+        state.out,
+        state.centre,
+        state.row_max,
+        state.tau,
+        state.block_mask,
+        state.mass,
+        state.residual,
+        state.passes,
+    )
+
+
+@torch.library.custom_op("adasplash2::attention_backward", mutates_args=())
+def attention_backward(
+    d_out: torch.Tensor,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    centre: torch.Tensor,
+    row_max: torch.Tensor,
+    tau: torch.Tensor,
+    block_mask: torch.Tensor,
+    alpha: float,
+    is_causal: bool,
+    scale: float,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Return d_query, d_key, d_value."""
+    state = launch.backward(
+        d_out,
+        query,
+        key,
+        value,
+        centre,
+        row_max,
+        tau,
+        block_mask,
+        alpha=alpha,
+        is_causal=is_causal,
+        scale=scale,
+    )
+    return state.d_query, state.d_key, state.d_value
+
+
+@attention_backward.register_fake
+def _(d_out, query, key, value, centre, row_max, tau, block_mask, alpha, is_causal, scale):  # type: ignore[no-untyped-def]
+    return torch.empty_like(query), torch.empty_like(key), torch.empty_like(value)
+
+
+def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[torch.Tensor, ...]) -> None:
+    query, key, value, ctx.alpha, ctx.is_causal, ctx.scale = inputs
+    _, centre, row_max, tau, block_mask, *_ = output
+    ctx.save_for_backward(query, key, value, centre, row_max, tau, block_mask)
+
+
+def _backward(ctx: Any, d_out: torch.Tensor, *_: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+    grads = attention_backward(d_out, *ctx.saved_tensors, ctx.alpha, ctx.is_causal, ctx.scale)
+    return (*grads, None, None, None)
+
+
+attention.register_autograd(_backward, setup_context=_setup_context)
