@@ -1,0 +1,150 @@
+"""What does entmax attention compute, in plain torch?  Any device, float64 included, differentiable; dense.
+
+The path that ``impl="reference"`` selects, and the default for CPU tensors.  The threshold is exact (by sorting) where
+a closed form exists and the root of a bracketed search in float64 elsewhere.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+# Blocks of the mask that `reference_attention` reports; the fused kernels report their own tile.
+BLOCK = 64
+# Halvings from the bracket [row_max - 1, row_max] to the last bit of float64.
+_HALVINGS = 60
+
+
+def row_threshold(z: torch.Tensor, alpha: float) -> torch.Tensor:
+    """Return tau of each row of ``z = (alpha - 1) * scores``.
+
+    Parameters
+    ----------
+    z : Tensor, shape (..., n), float32 or float64
+        ``-inf`` marks keys that are not visible.
+    alpha : float, above 1
+
+    Returns
+    -------
+    Tensor, shape (..., 1)
+        Counted from the row maximum, so in [-1, 0); +inf for a row without a visible key, NaN for one that holds NaN
+        or +inf.
+    """
+    row_max = z.amax(dim=-1, keepdim=True) if z.shape[-1] else z.new_full((*z.shape[:-1], 1), -torch.inf)
+    # A row of -inf alone would give -inf - -inf.
+    shifted = z - row_max.where(row_max != -torch.inf, 0.0)
+    if alpha == 1.5:
+        tau = _sorted_root(shifted, _quadratic_root)
+    elif alpha == 2.0:
+        tau = _sorted_root(shifted, _linear_root)
+    else:
+        tau = _bisected_root(shifted, 1.0 / (alpha - 1.0))
+    tau = torch.where(row_max == -torch.inf, torch.inf, tau)
+    return torch.where(torch.isnan(row_max) | (row_max == torch.inf), torch.nan, tau)
+
+
+def _sorted_root(shifted: torch.Tensor, root: Any) -> torch.Tensor:
+    """Return the root among those of every leading part of the sorted row that supports itself."""
+    ordered = shifted.nan_to_num(nan=-torch.inf).sort(dim=-1, descending=True).values
+    ordered = ordered.clamp(min=-2.0)
+    count = torch.arange(1, shifted.shape[-1] + 1, dtype=shifted.dtype, device=shifted.device)
+    candidate = root(ordered, count)
+    # Key k is in the support exactly if it lies above the root of the k largest.
+    size = (ordered > candidate).sum(dim=-1, keepdim=True).clamp(min=1)
+    if shifted.shape[-1] == 0:
+        return shifted.new_zeros((*shifted.shape[:-1], 1))
+    return candidate.gather(-1, size - 1)
+
+
+def _quadratic_root(ordered: torch.Tensor, count: torch.Tensor) -> torch.Tensor:
+    mean = ordered.cumsum(-1) / count
+    spread = (ordered * ordered).cumsum(-1) - count * mean * mean
+    return mean - ((1.0 - spread).clamp(min=0.0) / count).sqrt()
+
+
+def _linear_root(ordered: torch.Tensor, count: torch.Tensor) -> torch.Tensor:
+    return (ordered.cumsum(-1) - 1.0) / count
+
+
+def _bisected_root(shifted: torch.Tensor, power: float) -> torch.Tensor:
+    wide = shifted.double()
+    low = torch.full_like(wide[..., :1], -1.0) if wide.shape[-1] else wide.new_full((*wide.shape[:-1], 1), -1.0)
+    high = torch.zeros_like(low)
+    for _ in range(_HALVINGS):
+        middle = 0.5 * (low + high)
+        heavy = ((wide - middle).clamp(min=0.0) ** power).sum(-1, keepdim=True) >= 1.0
+        low, high = torch.where(heavy, middle, low), torch.where(heavy, high, middle)
+    return low.to(shifted.dtype)
+
+
+class _Entmax(torch.autograd.Function):
+    """Probabilities of scores whose rows end in the last dimension; differentiable any number of times."""
+
+    @staticmethod
+    def forward(scores: torch.Tensor, alpha: float) -> tuple[torch.Tensor, torch.Tensor]:
+        z = scores * (alpha - 1.0)
+        tau = row_threshold(z, alpha)
+        row_max = z.amax(dim=-1, keepdim=True) if z.shape[-1] else tau
+        shifted = z - row_max.where(row_max.abs() != torch.inf, 0.0)
+        gap = (shifted - tau).clamp(min=0.0)
+        probs = gap ** (1.0 / (alpha - 1.0))
+        # clamp keeps NaN; keys that are not visible stay out even of a poisoned row.
+        return torch.where(scores == -torch.inf, 0.0, probs), tau
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[torch.Tensor, ...]) -> None:
+        _, ctx.alpha = inputs
+        probs, tau = output
+        ctx.mark_non_differentiable(tau)
+        ctx.save_for_backward(probs)
+
+    @staticmethod
+    def backward(ctx: Any, d_probs: torch.Tensor, _: torch.Tensor) -> tuple[torch.Tensor, None]:
+        (probs,) = ctx.saved_tensors
+        # NaN rows count as support, so that their gradient is NaN.
+        live = probs != 0.0
+        sensitivity = torch.where(live, torch.where(live, probs, 1.0) ** (2.0 - ctx.alpha), 0.0)
+        total = sensitivity.sum(-1, keepdim=True)
+        mean = (sensitivity * d_probs).sum(-1, keepdim=True) / torch.where(total == 0.0, 1.0, total)
+        return torch.where(live, sensitivity * (d_probs - mean), 0.0), None
+
+
+def visible_mask(n_queries: int, n_keys: int, device: torch.device) -> torch.Tensor:
+    """Return which key each query may see under a causal mask, aligned to the bottom right."""
+    rows = torch.arange(n_queries, device=device)[:, None] + (n_keys - n_queries)
+    return torch.arange(n_keys, device=device)[None, :] <= rows
+
+
+def reference_attention(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *, alpha: float, is_causal: bool, scale: float
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Return out, tau, mass and block mask; arguments as in `adasplash2.entmax_attention`, already checked.
+
+    Half precision is raised to float32, float64 stays.  tau is absolute, in the unit of ``(alpha - 1) * scores``.
+    """
+    dtype = torch.promote_types(query.dtype, torch.float32)
+    group = query.shape[1] // key.shape[1]
+    wide_query = query.to(dtype)
+    wide_key = key.to(dtype).repeat_interleave(group, dim=1)
+    wide_value = value.to(dtype).repeat_interleave(group, dim=1)
+    scores = wide_query @ wide_key.transpose(-1, -2) * scale
+    if is_causal:
+        visible = visible_mask(query.shape[2], key.shape[2], query.device)
+        scores = scores.masked_fill(~visible, -torch.inf)
+    probs, tau = _Entmax.apply(scores, alpha)
+    out = (probs @ wide_value).to(query.dtype)
+    with torch.no_grad():
+        row_max = (scores * (alpha - 1.0)).amax(-1, keepdim=True) if scores.shape[-1] else torch.zeros_like(tau)
+        absolute = tau + torch.where(row_max == -torch.inf, 0.0, row_max)
+        mass = probs.sum(-1)
+        block_mask = _block_mask(probs)
+    return out, absolute.squeeze(-1), mass, block_mask
+
+
+def _block_mask(probs: torch.Tensor) -> torch.Tensor:
+    """Return which blocks hold a probability that is not zero."""
+    batch, heads, n_queries, n_keys = probs.shape
+    padded = torch.nn.functional.pad(probs != 0.0, (0, -n_keys % BLOCK, 0, -n_queries % BLOCK))
+    rows, columns = padded.shape[2] // BLOCK, padded.shape[3] // BLOCK
+    return padded.view(batch, heads, rows, BLOCK, columns, BLOCK).any(dim=5).any(dim=3)
