@@ -112,8 +112,9 @@ def entmax_attention(
     Returns
     -------
     out : Tensor, shape and dtype of query
-        A row without a visible key is 0, and so are its gradients.  A row with a NaN or +inf score is NaN, and no other
-        row is.  A score of -inf makes its key invisible.
+        A row without a visible key is 0, and so are its gradients.  A row with a NaN or +inf score is NaN, no other
+        row is, and its NaN reaches the gradients of its query and of the keys and values it sees.  A score of -inf
+        makes its key invisible.
     aux : AttentionAux
         Only with ``return_aux=True``; computing ``aux.skipped`` waits for the device.
 

@@ -110,6 +110,23 @@ class _Entmax(torch.autograd.Function):
         return torch.where(live, sensitivity * (d_probs - mean), 0.0), None
 
 
+class _Products(torch.autograd.Function):
+    """``query @ key.T``, whose gradient does not carry 0 * NaN to rows and keys that never met the NaN."""
+
+    @staticmethod
+    def forward(query: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
+        return query @ key.transpose(-1, -2)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: torch.Tensor) -> None:
+        ctx.save_for_backward(*inputs)
+
+    @staticmethod
+    def backward(ctx: Any, d_products: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        query, key = (tensor.where(tensor.isfinite(), 0.0) for tensor in ctx.saved_tensors)
+        return d_products @ key, d_products.transpose(-1, -2) @ query
+
+
 def visible_mask(n_queries: int, n_keys: int, device: torch.device) -> torch.Tensor:
     """Return which key each query may see under a causal mask, aligned to the bottom right."""
     rows = torch.arange(n_queries, device=device)[:, None] + (n_keys - n_queries)
@@ -128,7 +145,7 @@ def reference_attention(
     wide_query = query.to(dtype)
     wide_key = key.to(dtype).repeat_interleave(group, dim=1)
     wide_value = value.to(dtype).repeat_interleave(group, dim=1)
-    scores = wide_query @ wide_key.transpose(-1, -2) * scale
+    scores = _Products.apply(wide_query, wide_key) * scale
     if is_causal:
         visible = visible_mask(query.shape[2], key.shape[2], query.device)
         scores = scores.masked_fill(~visible, -torch.inf)

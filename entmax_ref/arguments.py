@@ -66,18 +66,11 @@ def as_axis(function: str, name: str, axis: Any, shape: tuple[int, ...]) -> int:
         value = operator.index(axis)
     except TypeError as error:
         raise TypeError(
-            f"{function}: axis must be one integer; it is {axis!r}. Move or flatten the axes first to use "
-            "several."
+            f"{function}: axis must be one integer; it is {axis!r}. Move or flatten the axes first to use several."
         ) from error
     if not -len(shape) <= value < len(shape):
-        way_out = (
-            f"Use a value from {-len(shape)} to {len(shape) - 1}."
-            if shape
-            else "Give it an axis: array[None]."
-        )
-        raise ValueError(
-            f"{function}: axis must name an axis of {name}, of shape {shape}; it is {value}. {way_out}"
-        )
+        way_out = f"Use a value from {-len(shape)} to {len(shape) - 1}." if shape else "Give it an axis: array[None]."
+        raise ValueError(f"{function}: axis must name an axis of {name}, of shape {shape}; it is {value}. {way_out}")
     if shape[value] == 0:
         raise ValueError(
             f"{function}: {name} must hold at least one key along axis {value}; its shape is {shape}. "
@@ -179,8 +172,7 @@ def as_scale(function: str, scale: Any, head_dim: int) -> float:
         )
     if not math.isfinite(scale):
         raise ValueError(
-            f"{function}: scale must be finite; it is {scale!r}. Pass None for head_dim ** -0.5 = "
-            f"{head_dim**-0.5!r}."
+            f"{function}: scale must be finite; it is {scale!r}. Pass None for head_dim ** -0.5 = {head_dim**-0.5!r}."
         )
     return float(scale)
 

@@ -46,8 +46,8 @@ class Output(NamedTuple):
 def row_max(z: Floats, block: int) -> tuple[Floats, Booleans]:
     """Return the maximum of each row, and which blocks of ``block`` keys may hold support.
 
-    Blocks are visited from the last to the first.  A block is a candidate if its maximum exceeds the running maximum,
-    its own included, minus 1.  A row with NaN or +inf has the maximum +inf and keeps every block that it sees.
+    Blocks are visited from the last to the first.  A block is a candidate if its maximum lies less than 1 below the
+    running maximum, its own included.  A row with NaN or +inf has the maximum +inf and keeps every block that it sees.
 
     Parameters
     ----------
@@ -66,7 +66,8 @@ def row_max(z: Floats, block: int) -> tuple[Floats, Booleans]:
     blocks = block_max(np.where(np.isnan(z), np.inf, z), block)
     running = np.maximum.accumulate(blocks[..., ::-1], axis=-1)[..., ::-1]
     highest = running[..., 0] if blocks.shape[-1] else np.full(z.shape[:-1], -np.inf)
-    candidates = blocks > running - 1.0
+    with np.errstate(invalid="ignore"):  # inf - inf: rows without a key have no candidate, poisoned rows follow
+        candidates = blocks - running > -1.0
     poisoned = (highest == np.inf)[..., None]
     return highest, np.where(poisoned, blocks > -np.inf, candidates)
 
@@ -179,7 +180,8 @@ def safeguarded_step(
 
     Notes
     -----
-    Lemmas: step_keeps_bracket, newton_norm_left, residual_bound
+    A step is only a proposal inside the bracket: Halley's method, for one, can overshoot from the left.
+    Lemmas: step_keeps_bracket, newton_norm_left, residual_bound, halley_overshoots
     """
     lo = np.maximum(lo, tau + norm_step(mass, slope, alpha))
     hi = np.minimum(hi, np.where(mass < 1.0, tau, tau + (mass - 1.0)))

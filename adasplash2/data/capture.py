@@ -55,9 +55,7 @@ def layer_operands(weights: Weights, config: dict[str, Any], ids: torch.Tensor) 
         return linear(x, weights[f"{name}.weight"], weights[f"{name}.bias"])
 
     def normed(x: torch.Tensor, name: str) -> torch.Tensor:
-        return layer_norm(
-            x, x.shape[-1:], weights[f"{name}.weight"], weights[f"{name}.bias"], config["layer_norm_eps"]
-        )
+        return layer_norm(x, x.shape[-1:], weights[f"{name}.weight"], weights[f"{name}.bias"], config["layer_norm_eps"])
 
     embedded = weights["embeddings.word_embeddings.weight"][ids]
     embedded = embedded + weights["embeddings.position_embeddings.weight"][: len(ids)]

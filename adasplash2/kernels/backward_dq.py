@@ -7,6 +7,7 @@ from .power import gap_sensitivity
 from .tile import (
     WORD,
     clear_lowest_bit,
+    finite_or_zero,
     gap_tile,
     inner_products,
     lowest_bit,
@@ -15,6 +16,7 @@ from .tile import (
     program_place,
     row_offsets,
     row_reference,
+    score_gradient,
     score_tile,
     store_operand_tile,
     visible_tile,
@@ -55,6 +57,6 @@ def backward_dq_kernel(
             shifted = score_tile(q, k, z_scale) - reference[:, None]
             visible = visible_tile(query_start, key_start, n_queries, n_keys, IS_CAUSAL, BLOCK_M, BLOCK_N)
             sensitivity = gap_sensitivity(gap_tile(shifted, tau, visible), POWER)
-            d_scores = sensitivity * (d_probs - delta[:, None])
-            total = tl.dot(d_scores.to(k.dtype), k, total, input_precision="ieee")
+            d_scores = score_gradient(sensitivity, d_probs, delta)
+            total = tl.dot(d_scores.to(k.dtype), finite_or_zero(k), total, input_precision="ieee")
     store_operand_tile(d_query, total * scale, batch, head, query_start, n_queries, head_dim, BLOCK_M, BLOCK_D)

@@ -28,7 +28,7 @@ COUNTERS = tl.constexpr(4)
 COUNTER_MASK = tl.constexpr(2**8 - 1)
 # The exponent and the first mantissa bit of the largest float32 below 1: bins end at 2 ** -k and 1.5 * 2 ** -k.
 TOP_CODE = tl.constexpr(253)
-# Relative rounding of a root found by `histogram_root`, with a margin of four (proofs/README.md, histogram_bracket).
+# Bounds the relative rounding of a root found by `histogram_root`.  Lemma: histogram_bracket
 ROOT_ERROR = tl.constexpr(2.0**-18)
 
 

@@ -27,7 +27,9 @@ from .tile import (
 
 @triton.jit
 def safeguarded_step(tau, lo, hi, mass, slope, count, tolerance, relative_error, POWER: tl.constexpr):
-    """One step from tau; float32[rows] each.  Returns tau, lo, hi with lo <= exact tau <= hi and lo <= tau.
+    """One step from tau; float32[rows] each.  Returns tau, lo, hi with lo <= exact tau and lo <= tau.
+
+    hi bounds the exact tau only up to the rounding of the mass: it guides the step, and no mask depends on it.
 
     Lemmas: step_keeps_bracket, newton_norm_left, residual_bound, mask_bound_float
     """

@@ -30,7 +30,7 @@ def row_max_kernel(
 
     Reads query and key.  Writes row_max float32 (batch * heads, n_queries) and one candidate bit per key block, int32
     words (batch * heads, query blocks, n_words), zeroed by the caller.
-    Invariant: a block whose bit stays 0 has every z <= row_max - 1 <= tau.
+    Invariant: a block whose bit stays 0 has every ``z - row_max <= -1 <= tau - row_max``, as float32 computes it.
     Lemmas: candidate_superset, threshold_bracket
     """
     query_block, batch, head, batch_head = program_place(n_queries, heads, BLOCK_M)
@@ -51,7 +51,8 @@ def row_max_kernel(
         visible = visible_tile(query_start, key_start, n_queries, n_keys, IS_CAUSAL, BLOCK_M, BLOCK_N)
         tile_max = tl.max(tl.where(visible, z, float("-inf")), axis=1)
         running = tl.maximum(running, tile_max)
-        candidate = any_of(tile_max > running - 1.0)
+        # The difference, not "tile_max > running - 1": it is what later stages see, rounding included.
+        candidate = any_of(tile_max - running > -1.0)
         word = word | (candidate << (key_block % WORD))
         if key_block % WORD == 0:
             tl.store(words_ptr + key_block // WORD, word)

@@ -120,6 +120,25 @@ def gap_tile(shifted, tau, visible):
 
 
 @triton.jit
+def finite_or_zero(tile):
+    """Return a tile of query or key with 0 for NaN and infinity.
+
+    Who sees such an entry has a score of NaN or infinity: it is poisoned (tau is NaN) or does not see the key.  So in a
+    product with score gradients the 0 hides nothing, and 0 * NaN does not reach rows that never saw it.
+    """
+    return tl.where(tl.abs(tile) < float("inf"), tile, 0.0)
+
+
+@triton.jit
+def score_gradient(sensitivity, d_probs, delta):
+    """Return ``sensitivity * (d_probs - delta)``, exactly 0 outside the support even if delta is NaN.
+
+    Lemmas: jacobian_form, delta_is_centre
+    """
+    return tl.where(sensitivity == 0.0, 0.0, sensitivity * (d_probs - delta[:, None]))
+
+
+@triton.jit
 def lowest_bit(word):
     """Return the index of the lowest set bit of a nonzero int32."""
     lowest = (word & (-word)).to(tl.uint32, bitcast=True)
@@ -135,14 +154,17 @@ def clear_lowest_bit(word):
 
 @triton.jit
 def add_compensated(total, error, term):
-    """Add a nonnegative float32 term and keep what the addition rounds away, so that ``total + error`` is the sum.
+    """Add a nonnegative float32 term to ``total`` and carry what the addition rounds away into the next one.
 
-    The relative error does not grow with the number of tiles.  Lemma: compensated_sum
+    ``total + error`` is the sum; its relative error does not grow with the number of tiles, up to 2 ** 22 of them.
+    Lemma: compensated_sum
     """
-    larger = tl.maximum(total, term)
-    smaller = tl.minimum(total, term)
+    term = term + error
+    # The default of a GPU drops NaN, that of NumPy, and so of the interpreter, does not.
+    larger = tl.maximum(total, term, propagate_nan=tl.PropagateNan.ALL)
+    smaller = tl.minimum(total, term, propagate_nan=tl.PropagateNan.ALL)
     total = larger + smaller
-    return total, error + (smaller - (total - larger))
+    return total, smaller - (total - larger)
 
 
 @triton.jit
