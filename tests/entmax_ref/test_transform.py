@@ -1,0 +1,339 @@
+"""Are probabilities, support and gradients those of the definition, to their stated bounds?"""
+
+import re
+
+import exact
+import numpy as np
+import pytest
+from drawn import ALPHAS, EXTREME_ALPHAS, edge_rows, finite_rows, grid_rows, masked_rows, shifted_rows
+from exact import U
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from entmax_ref import entmax, entmax_vjp, support, threshold
+from lemmas import lemma
+
+EXACT_EXAMPLES = 25  # each costs some 20 ms of bisection in high precision
+each_alpha = pytest.mark.parametrize("alpha", ALPHAS)
+
+
+def gradients(n):
+    """Return gradients for the probabilities of a row of n keys."""
+    return st.lists(st.floats(-8.0, 8.0, width=32), min_size=n, max_size=n).map(np.array)
+
+
+def mass_bound(scores, alpha):
+    """Return a bound of abs(sum(probs) - 1), from the computed gaps and not from their exact values.
+
+    Each probability: 2 U for numpy.power, U * abs(log(probs)) for its exponent, power * 2 U for the roundings
+    of the gap after the solve. The sums of the solve and of this test: n U each. The last Newton step: 2 U of
+    the mass, and of its x 2 U, which the slope turns into at most power * 2 U.
+    """
+    n, power = len(scores), 1.0 / (alpha - 1.0)
+    return U * (4 + np.log(n) + 2 * n + 4 * power + 4)
+
+
+@each_alpha
+@lemma("threshold_unique")
+@settings(max_examples=EXACT_EXAMPLES)
+@given(scores=shifted_rows())
+def test_probabilities_and_support_against_high_precision(alpha, scores):
+    n = len(scores)
+    slack = exact.gap_bound(n, alpha)
+    found, supported = entmax(scores, alpha), support(scores, alpha)
+    for probability, inside, gap in zip(found, supported, exact.gaps(scores, alpha), strict=True):
+        least, greatest = exact.probs_range(gap, n, alpha)
+        assert least <= exact.exact(float(probability)) <= greatest
+        assert inside == (gap > 0) or abs(gap) <= slack
+        assert inside or probability == 0.0
+
+
+@pytest.mark.parametrize("alpha", EXTREME_ALPHAS)
+@settings(max_examples=EXACT_EXAMPLES)
+@given(scores=shifted_rows())
+def test_probabilities_for_extreme_alpha(alpha, scores):
+    for probability, gap in zip(entmax(scores, alpha), exact.gaps(scores, alpha), strict=True):
+        least, greatest = exact.probs_range(gap, len(scores), alpha)
+        assert least <= exact.exact(float(probability)) <= greatest
+
+
+@each_alpha
+@settings(max_examples=EXACT_EXAMPLES)
+@given(data=st.data())
+def test_a_key_within_rounding_of_the_edge_of_the_support(alpha, data):
+    scores = data.draw(edge_rows(alpha, threshold))
+    n = len(scores)
+    for probability, gap in zip(entmax(scores, alpha), exact.gaps(scores, alpha), strict=True):
+        least, greatest = exact.probs_range(gap, n, alpha)
+        assert least <= exact.exact(float(probability)) <= greatest
+
+
+@given(scores=grid_rows(max_size=30))
+def test_sparsemax_support_on_a_grid_against_fractions(scores):
+    """On multiples of 1/8 every sum is exact, so the support must be, also for a key exactly at tau."""
+    tau = exact.sparsemax_relative_tau(scores)
+    wanted = [exact.Fraction(float(score - scores.max())) > tau for score in scores]
+    np.testing.assert_array_equal(support(scores, 2.0), wanted)
+
+
+@pytest.mark.parametrize("alpha", [1.25, 1.5, 2.0])
+def test_a_key_exactly_at_tau_is_outside(alpha):
+    power = round(1 / (alpha - 1))
+    flat = [0.0] * 2**power  # gaps of 1/2, so tau = -1/2, and every step is exact
+    at_tau = -0.5 * power
+    np.testing.assert_array_equal(support([*flat, at_tau], alpha), [*[True] * len(flat), False])
+    np.testing.assert_array_equal(support([*flat, at_tau + 2.0**-45], alpha), True)
+    np.testing.assert_array_equal(entmax([0.0, -power, -power], alpha), [1.0, 0.0, 0.0])
+
+
+@each_alpha
+@lemma("threshold_unique")
+@given(scores=shifted_rows(max_size=40))
+def test_probabilities_are_a_distribution(alpha, scores):
+    found = entmax(scores, alpha)
+    assert found.dtype == np.float64 and found.shape == scores.shape
+    assert np.all(found >= 0.0)
+    assert abs(found.sum() - 1.0) <= mass_bound(scores, alpha)
+    ranks = np.argsort(scores, kind="stable")
+    assert np.all(np.diff(found[ranks]) >= 0.0)  # larger scores have no smaller probabilities
+
+
+@each_alpha
+@pytest.mark.parametrize("n", [1, 2, 3, 1000, 100_000])
+def test_equal_scores_share_the_mass_equally(alpha, n):
+    found = entmax(np.full(n, -3.7), alpha)
+    assert np.all(found == found[0])
+    # lift = n ** (1 - alpha), to the power 1 / (alpha - 1): the two exponents and powers, and one Newton step
+    power = 1.0 / (alpha - 1.0)
+    assert abs(found[0] * n - 1.0) <= U * (8 + np.log(n) * 2 + 4 * power + 19 + np.log2(n))
+
+
+def tsallis_objective(p, scores, alpha):
+    """Return p . scores + H_alpha(p) in high precision; the p are mpf on the simplex."""
+    order = exact.exact(alpha)
+    entropy = exact.CONTEXT.fsum(value - value**order for value in p) / (order * (order - 1))
+    return exact.CONTEXT.fdot(p, [exact.exact(float(score)) for score in scores]) + entropy
+
+
+@pytest.mark.parametrize("alpha", [alpha for alpha in ALPHAS if alpha <= 2.0])
+@settings(max_examples=EXACT_EXAMPLES)
+@given(scores=finite_rows(max_size=6), data=st.data())
+def test_first_principles_no_distribution_scores_higher(alpha, scores, data):
+    """entmax maximises p . s + H_alpha(p) over the simplex; the definition, with no threshold in it."""
+    n = len(scores)
+    weights = data.draw(st.lists(st.integers(0, 1000), min_size=n, max_size=n).filter(any))
+    step = data.draw(st.sampled_from([1.0, 2.0**-4, 2.0**-12]))
+    ours = [exact.exact(float(p)) for p in entmax(scores, alpha)]
+    ours = [p / exact.CONTEXT.fsum(ours) for p in ours]  # exactly on the simplex, as the comparison needs
+    other = [exact.exact(weight) / sum(weights) for weight in weights]
+    other = [p + exact.exact(step) * (q - p) for p, q in zip(ours, other, strict=True)]
+    # The objective is flat at its maximum: errors of the probabilities enter squared, and each is below
+    # (power + 1) * 2**-45 relatively to sqrt(probs ** (2 - alpha)), the scale on which the curvature is 1.
+    slack = n * (1 / (alpha - 1) + 1) ** 2 * 2.0**-90
+    assert tsallis_objective(ours, scores, alpha) >= tsallis_objective(other, scores, alpha) - exact.exact(slack)
+
+
+@each_alpha
+@lemma("threshold_subset")
+@given(row=masked_rows(max_size=20))
+def test_a_mask_equals_dropping_the_keys(alpha, row):
+    scores, mask = row
+    found = entmax(scores, alpha, where=mask)
+    assert np.all(found[~mask] == 0.0)
+    garbage = np.where(mask, scores, np.resize([np.nan, np.inf, -np.inf, 1e308], len(scores)))
+    np.testing.assert_array_equal(entmax(garbage, alpha, where=mask), found)
+    np.testing.assert_array_equal(support(garbage, alpha, where=mask), support(scores, alpha, where=mask))
+    d_probs = np.where(mask, np.arange(len(scores)), np.nan)
+    d_scores = entmax_vjp(garbage, d_probs, alpha, where=mask)
+    np.testing.assert_array_equal(d_scores, entmax_vjp(scores, np.arange(len(scores)), alpha, where=mask))
+    if mask.any():
+        assert abs(found.sum() - 1.0) <= mass_bound(scores, alpha)
+    else:
+        assert not found.any() and not d_scores.any()
+
+
+@each_alpha
+def test_value_contract(alpha):
+    inf, nan = np.inf, np.nan
+    scores = np.array([[0.0, 0.5, -1.0], [-inf] * 3, [nan, 0.5, -inf], [0.0, inf, -1.0], [0.0, 0.5, -inf]])
+    clean, dirty = [0, 1, 4], [2, 3]
+    d_probs = np.array([[1.0, -2.0, 4.0]] * 5)
+    visible = scores != -inf
+    for found in (entmax(scores, alpha), entmax_vjp(scores, d_probs, alpha)):
+        np.testing.assert_array_equal(np.isnan(found), visible & np.isin(np.arange(5), dirty)[:, None])
+        assert not found[1].any() and not found[~visible].any()
+    np.testing.assert_array_equal(entmax(scores, alpha)[clean], entmax(scores[clean], alpha))
+    np.testing.assert_array_equal(
+        entmax_vjp(scores, d_probs, alpha)[clean], entmax_vjp(scores[clean], d_probs[clean], alpha)
+    )
+    assert not support(scores, alpha)[[1, 2, 3]].any()
+    np.testing.assert_array_equal(support(scores, alpha)[4], [*support([0.0, 0.5], alpha), False])
+
+
+def test_the_default_alpha_is_one_and_a_half():
+    scores, d_probs = np.random.default_rng(1).normal(size=(2, 3, 6))
+    np.testing.assert_array_equal(entmax(scores), entmax(scores, 1.5))
+    np.testing.assert_array_equal(support(scores), support(scores, 1.5))
+    np.testing.assert_array_equal(entmax_vjp(scores, d_probs), entmax_vjp(scores, d_probs, 1.5))
+
+
+@each_alpha
+def test_axis_mask_layout_and_inputs(alpha):
+    scores, d_probs = np.random.default_rng(2).normal(size=(2, 3, 5, 4))
+    mask = np.array([True, True, False, True, True])[:, None]
+    copies = scores.copy(), d_probs.copy()
+    scores.flags.writeable = d_probs.flags.writeable = False
+    turned, d_turned = (np.ascontiguousarray(np.moveaxis(array, 1, -1)) for array in (scores, d_probs))
+    for function, inputs, last in (
+        (entmax, (scores,), (turned,)),
+        (support, (scores,), (turned,)),
+        (entmax_vjp, (scores, d_probs), (turned, d_turned)),
+    ):
+        found = function(*inputs, alpha, axis=1, where=mask)
+        assert found.shape == scores.shape
+        np.testing.assert_array_equal(np.moveaxis(found, 1, -1), function(*last, alpha, where=mask[:, 0]))
+        np.testing.assert_array_equal(found, function(*inputs, alpha, axis=-2, where=mask))
+    np.testing.assert_array_equal(scores, copies[0])
+    np.testing.assert_array_equal(d_probs, copies[1])
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.longdouble, np.int32])
+def test_every_real_dtype_is_raised_to_float64(dtype):
+    scores = np.array([3, 1, 2, 2]).astype(dtype)
+    for alpha in ALPHAS:
+        assert entmax(scores, alpha).dtype == np.float64
+        np.testing.assert_array_equal(entmax(scores, alpha), entmax([3.0, 1.0, 2.0, 2.0], alpha))
+        d_scores = entmax_vjp(scores, scores, alpha)
+        assert d_scores.dtype == np.float64
+        np.testing.assert_array_equal(d_scores, entmax_vjp([3.0, 1.0, 2.0, 2.0], [3.0, 1.0, 2.0, 2.0], alpha))
+
+
+def jacobian(scores, alpha):
+    """Return the Jacobian, one row of it for each unit vector."""
+    n = len(scores)
+    return entmax_vjp(np.broadcast_to(scores, (n, n)), np.eye(n), alpha)
+
+
+@each_alpha
+@lemma("jacobian_form")
+@settings(max_examples=EXACT_EXAMPLES)
+@given(scores=finite_rows(max_size=8), data=st.data())
+def test_vjp_against_the_jacobian_in_high_precision(alpha, scores, data):
+    d_probs = data.draw(gradients(len(scores)))
+    bound = exact.vjp_bound(scores, d_probs, alpha)
+    assume(bound is not None)
+    found, wanted = entmax_vjp(scores, d_probs, alpha), exact.vjp(scores, d_probs, alpha)
+    for ours, theirs, allowed in zip(found, wanted, bound, strict=True):
+        assert exact.difference(ours, theirs) <= allowed
+
+
+STEP = exact.Fraction(1, 2**60)
+
+
+@each_alpha
+@lemma("jacobian_form")
+@settings(max_examples=15)
+@given(scores=finite_rows(max_size=6), data=st.data())
+def test_vjp_against_finite_differences(alpha, scores, data):
+    """Central differences of the exact map in a drawn direction, step 2**-60, tau to 2**-210."""
+    n = len(scores)
+    d_probs, direction = data.draw(gradients(n)), data.draw(gradients(n))
+    assume(np.ptp(direction) > 0.0)
+    bound = exact.vjp_bound(scores, d_probs, alpha)
+    nearest = min(abs(gap) for gap in exact.gaps(scores, alpha))
+    assume(bound is not None and nearest > 2.0**-4)  # no key near the edge, so the map is smooth at this step
+    ends = []
+    for sign in (1, -1):
+        moved = [
+            exact.Fraction(float(s)) + sign * STEP * exact.Fraction(float(v))
+            for s, v in zip(scores, direction, strict=True)
+        ]
+        ends.append(exact.CONTEXT.fdot(exact.probs(moved, alpha, bits=210), [exact.exact(float(d)) for d in d_probs]))
+    quotient = (ends[0] - ends[1]) / (2 * exact.exact(STEP))
+    # Third derivatives are below (4 * power / nearest) ** 3 <= 2**28 in each of the n terms, the entries of
+    # d_probs and direction at most 8: n * 2**28 * 2**3 * 2**9 * 2**-120.
+    truncation = n * 2.0**-80
+    found = exact.CONTEXT.fdot(
+        [exact.exact(float(d)) for d in entmax_vjp(scores, d_probs, alpha)],
+        [exact.exact(float(v)) for v in direction],
+    )
+    assert float(abs(found - quotient)) <= float(np.dot(bound, np.abs(direction))) + truncation
+
+
+@each_alpha
+@lemma("jacobian_form")
+@settings(max_examples=15)
+@given(scores=finite_rows(max_size=6))
+def test_jacobian_is_symmetric_positive_and_zero_outside_the_support(alpha, scores):
+    bounds = [exact.vjp_bound(scores, unit, alpha) for unit in np.eye(len(scores))]
+    assume(all(bound is not None for bound in bounds))
+    found, slack = jacobian(scores, alpha), np.array(bounds)
+    assert np.all(np.abs(found - found.T) <= slack + slack.T)
+    inside = support(scores, alpha)
+    assert not found[~inside].any() and not found[:, ~inside].any()
+    assert np.all(np.diag(found) >= -np.diag(slack))
+    off_diagonal = found - np.diag(np.diag(found))
+    assert np.all(off_diagonal <= slack)  # a key gains only at the expense of the others
+
+
+@each_alpha
+@lemma("jacobian_rows_zero")
+@given(scores=finite_rows(max_size=8), data=st.data())
+def test_jacobian_rows_sum_to_zero(alpha, scores, data):
+    """So a gradient constant over the keys does nothing, and every gradient for the scores sums to zero."""
+    n = len(scores)
+    assert not entmax_vjp(scores, np.full(n, 3.0), alpha).any()
+    d_probs = data.draw(gradients(n))
+    d_scores = entmax_vjp(scores, d_probs, alpha)
+    assert not d_scores[~support(scores, alpha)].any()
+    # sum(s * (d - mean)): the mean's relative n + 5 roundings, the products' 5, on terms at most s * spread
+    inside = support(scores, alpha)
+    gap = entmax(scores, alpha)[inside] ** (alpha - 1)
+    terms = np.sum(gap ** ((2 - alpha) / (alpha - 1))) * np.ptp(d_probs[inside])
+    # U / (alpha - 1): the exponents alpha - 1 and 1 / (alpha - 1) above, where gap is formed from the output
+    assert abs(d_scores.sum()) <= (3 * n + 20 + 4 * abs(2 - alpha) / (alpha - 1)) * U * terms
+
+
+def test_a_key_at_the_edge_does_not_drown_the_gradient_of_the_others():
+    """Gaps (1 - e)**2 and e**2 at alpha 3: sensitivities 1 / (1 - e), 1 / e; Jacobian [[1, -1], [-1, 1]]."""
+    e = 2.0**-20
+    scores = np.array([(1 - e) ** 2, e**2]) / 2  # exact, and tau = 0
+    # The small sensitivity carries a few U; the large one, off by 2**-30 at most, weighs e in the result.
+    np.testing.assert_allclose(jacobian(scores, 3.0), [[1, -1], [-1, 1]], rtol=8 * U, atol=0)
+
+
+def test_nan_of_d_probs_matters_on_the_support_only():
+    scores = [[0.0, 0.0, -9.0], [0.0, 0.0, -9.0]]
+    d_scores = entmax_vjp(scores, [[1.0, 0.0, np.nan], [np.nan, 0.0, 1.0]], 2.0)
+    np.testing.assert_array_equal(d_scores[0], [0.5, -0.5, 0.0])
+    assert np.isnan(d_scores[1, :2]).all() and d_scores[1, 2] == 0.0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"alpha": 1.0}, ValueError, "alpha must be above 1; it is 1.0, and alpha=1 is softmax"),
+        ({"scores": [1j, 0]}, TypeError, "scores must be real and numeric; its dtype is complex128."),
+        ({"d_probs": [1j, 0]}, TypeError, "d_probs must be real and numeric; its dtype is complex128."),
+        (
+            {"d_probs": [1.0]},
+            ValueError,
+            "d_probs must have the shape of scores, (2,); its shape is (1,). Broadcast",
+        ),
+        (
+            {"axis": 1},
+            ValueError,
+            "axis must name an axis of scores, of shape (2,); it is 1. Use a value from -1 to 0.",
+        ),
+        (
+            {"where": [0.0, 1.0]},
+            TypeError,
+            "where must be boolean, True where the key is visible; its dtype is float64.",
+        ),
+        ({"where": [True] * 3}, ValueError, "where must broadcast to shape (2,); its shape is (3,)."),
+    ],
+)
+def test_a_bad_argument_of_the_gradient_is_named(arguments, error, message):
+    arguments = {"scores": [1.0, 2.0], "d_probs": [1.0, 0.0], **arguments}
+    with pytest.raises(error, match="^entmax_vjp: " + re.escape(message)):
+        entmax_vjp(**arguments)

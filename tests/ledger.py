@@ -1,0 +1,167 @@
+"""Which claims does the ledger hold, and where do code, tests and proofs name them?
+
+Standard library only, and nothing is imported from the files it reads, so the documentation build can use it.
+
+``python3 tests/ledger.py`` prints where they disagree; ``--write`` first fills in the ledger's code lists.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+import sys
+import tomllib
+from collections import defaultdict
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+PACKAGES = ("entmax_ref", "adasplash2")
+STATUSES = ("paper", "counterexample", "assumed")
+
+NAME = r"`{0,2}(?:\w+)`{0,2}"
+# A list may run on over a line end, inside a docstring or a comment, as long as the line ends in a comma.
+MENTION = re.compile(rf"\bLemmas?:[ \t]*({NAME}(?:[ \t]*,\s*(?:#[ \t]*)?{NAME})*)")
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One entry of ``proofs/ledger.toml``; the header of that file says what the fields mean."""
+
+    name: str
+    statement: str
+    status: str
+    theorem: str
+    code: list[str]
+
+
+def claims(root: Path) -> list[Claim]:
+    """Return the entries of the ledger in the order of the file."""
+    with open(root / "proofs" / "ledger.toml", "rb") as file:
+        entries = tomllib.load(file)["lemma"]
+    expected = [field.name for field in fields(Claim)]
+    for entry in entries:
+        if sorted(entry) != sorted(expected):
+            raise ValueError(f"ledger.toml: entry {entry.get('name')!r} has the keys {sorted(entry)}, not {expected}")
+    return [Claim(**entry) for entry in entries]
+
+
+def code_sites(root: Path) -> dict[str, set[str]]:
+    """Return, for every name after ``Lemma:`` or ``Lemmas:`` in the two packages, the files that have it."""
+    sites = defaultdict(set)
+    for package in PACKAGES:
+        for path in sorted((root / package).rglob("*.py")):
+            for mention in MENTION.finditer(path.read_text(encoding="utf-8")):
+                for name in re.findall(r"\w+", mention.group(1)):
+                    sites[name].add(path.relative_to(root).as_posix())
+    return dict(sites)
+
+
+def _marked(decorators: list[ast.expr], where: str) -> list[str]:
+    """Return the names that ``@lemma(...)`` or ``@pytest.mark.lemma(...)`` gives."""
+    names = []
+    for call in decorators:
+        callee = call.func if isinstance(call, ast.Call) else call
+        if getattr(callee, "id", getattr(callee, "attr", None)) != "lemma":
+            continue
+        arguments = call.args if isinstance(call, ast.Call) else []
+        literal = [a.value for a in arguments if isinstance(a, ast.Constant) and isinstance(a.value, str)]
+        if not literal or len(literal) != len(arguments):
+            raise ValueError(f"{where}: @lemma takes one or more names as plain strings")
+        names += literal
+    return names
+
+
+def test_sites(root: Path) -> dict[str, set[str]]:
+    """Return, for every name in a ``@lemma`` marker, the pytest node ids of the tests that carry it."""
+    sites = defaultdict(set)
+    for path in sorted((root / "tests").rglob("test_*.py")):
+        file = path.relative_to(root).as_posix()
+
+        def visit(body: list[ast.stmt], prefix: str, inherited: list[str]) -> None:
+            for node in body:
+                if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+                    continue
+                where = f"{prefix}::{node.name}"
+                names = inherited + _marked(node.decorator_list, where)
+                if isinstance(node, ast.ClassDef):
+                    if node.name.startswith("Test"):
+                        visit(node.body, where, names)
+                elif node.name.startswith("test"):
+                    for name in names:
+                        sites[name].add(where)
+                elif names:
+                    raise ValueError(f"{where}: @lemma on a function that pytest does not collect")
+
+        visit(ast.parse(path.read_text(encoding="utf-8"), str(path)).body, file, [])
+    return dict(sites)
+
+
+def proof_sections(root: Path) -> list[str]:
+    """Return the names of the ``### name`` sections of ``proofs/README.md``."""
+    text = (root / "proofs" / "README.md").read_text(encoding="utf-8")
+    return re.findall(r"^### (\w+)$", text, flags=re.MULTILINE)
+
+
+def problems(root: Path) -> list[str]:
+    """Return one line for each place where ledger, code, tests and proofs disagree; empty if they agree."""
+    entries = claims(root)
+    code, tests, sections = code_sites(root), test_sites(root), proof_sections(root)
+    known = [claim.name for claim in entries]
+    found = [f"{name}: in the ledger more than once" for name in sorted(set(known)) if known.count(name) > 1]
+    found += [
+        f"{name}: proved more than once in proofs/README.md"
+        for name in sorted(set(sections))
+        if sections.count(name) > 1
+    ]
+    for kind, sites in (("code", code), ("tests", tests)):
+        found += [
+            f"{name}: named in {kind} ({', '.join(sorted(sites[name]))}) but not in proofs/ledger.toml"
+            for name in sorted(set(sites) - set(known))
+        ]
+    found += [f"{name}: has a proof but no entry in proofs/ledger.toml" for name in sections if name not in known]
+    for claim in entries:
+        sites = sorted(code.get(claim.name, ()))
+        if claim.status not in STATUSES:
+            found.append(f"{claim.name}: status {claim.status!r} is none of {', '.join(STATUSES)}")
+        if not claim.statement or "\n" in claim.statement:
+            found.append(f"{claim.name}: the statement must be one line")
+        if not sites:
+            found.append(f"{claim.name}: no code names it; write 'Lemma: {claim.name}' where it is relied on")
+        if sites and sites != sorted(claim.code):
+            found.append(f"{claim.name}: the ledger has code = {sorted(claim.code)}, the sources say {sites}")
+        if claim.name not in tests:
+            found.append(f'{claim.name}: no test carries @lemma("{claim.name}")')
+        if claim.status != "assumed" and claim.name not in sections:
+            found.append(f"{claim.name}: no section '### {claim.name}' in proofs/README.md")
+    return found
+
+
+def write_code_lists(root: Path) -> None:
+    """Set ``code`` of every entry of the ledger to the files that name the claim; leave the rest as it is."""
+    path = root / "proofs" / "ledger.toml"
+    text, sites = path.read_text(encoding="utf-8"), code_sites(root)
+
+    def with_sites(entry: re.Match[str]) -> str:
+        files = sorted(sites.get(entry.group(2), ()))
+        lines = "".join(f'    "{file}",\n' for file in files)
+        return entry.group(1) + ("code = [\n" + lines + "]" if files else "code = []")
+
+    pattern = re.compile(r'(^name = "(\w+)"\n(?:(?!\[\[).*\n)*?)code = \[[^\]]*\]', flags=re.MULTILINE)
+    path.write_text(pattern.sub(with_sites, text), encoding="utf-8")
+
+
+def main(arguments: list[str]) -> int:
+    """Print the problems and return 1 if there are any."""
+    root = Path(__file__).resolve().parents[1]
+    if arguments not in ([], ["--write"]):
+        print("usage: ledger.py [--write]", file=sys.stderr)
+        return 2
+    if arguments:
+        write_code_lists(root)
+    found = problems(root)
+    print("\n".join(found) or "ledger, code, tests and proofs agree")
+    return 1 if found else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
