@@ -78,9 +78,7 @@ def test_seed_decides_the_bits(name):
 @pytest.mark.parametrize("name", ["gauss1", "topic4", "minus_inf"])
 def test_sizes_that_stand_out(name):
     for n_queries, n_keys, head_dim in ((1, 1, 2), (1, 300, 24), (300, 1, 8), (257, 511, 256)):
-        w = workload(
-            name, batch=1, heads=1, n_queries=n_queries, n_keys=n_keys, head_dim=head_dim, dtype=torch.float16
-        )
+        w = workload(name, batch=1, heads=1, n_queries=n_queries, n_keys=n_keys, head_dim=head_dim, dtype=torch.float16)
         assert w.query.shape == (1, 1, n_queries, head_dim) and w.key.shape == (1, 1, n_keys, head_dim)
         assert not w.enable_gqa
 
@@ -107,9 +105,7 @@ def test_gauss_scores_have_the_deviation_of_the_name(spread):
     assert abs((scores**2).mean() / spread**2 - 1.0) <= ERRORS * score_variance_error(256, 256, 64, 8)
 
 
-@pytest.mark.parametrize(
-    "heads, kv_heads, n_queries, n_keys", [(4, 4, 512, 512), (4, 2, 512, 512), (2, 2, 256, 512)]
-)
+@pytest.mark.parametrize("heads, kv_heads, n_queries, n_keys", [(4, 4, 512, 512), (4, 2, 512, 512), (2, 2, 256, 512)])
 def test_topic_segments_share_a_direction(heads, kv_heads, n_queries, n_keys):
     length, head_dim = 64, 64
     w = workload(
@@ -207,9 +203,7 @@ def test_clusters_crowd_round_few_centres():
 @pytest.mark.parametrize("is_causal", [True, False])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
 def test_sink_is_kept_by_every_query(dtype, is_causal):
-    w = workload(
-        "sink", batch=1, heads=4, kv_heads=2, n_queries=1500, head_dim=64, dtype=dtype, is_causal=is_causal
-    )
+    w = workload("sink", batch=1, heads=4, kv_heads=2, n_queries=1500, head_dim=64, dtype=dtype, is_causal=is_causal)
     scores, visible = dense_scores(w)
     assert (squared_excess(scores, visible, 0.5 * scores[..., :1]) < 1.0).all()
     # It does not drown the others: in most rows it shares the mass.
@@ -230,9 +224,7 @@ def test_contract_rows_follow_from_the_scores(name, n_keys, is_causal):
 
 
 def test_each_hard_row_is_there():
-    causal = {
-        name: workload(name, **SIZES, dtype=torch.bfloat16) for name in workloads.NAMES if "{" not in name
-    }
+    causal = {name: workload(name, **SIZES, dtype=torch.bfloat16) for name in workloads.NAMES if "{" not in name}
     assert causal["no_key"].empty_rows[:, :, :32].all() and not causal["no_key"].empty_rows[:, :, 32:].any()
     assert causal["minus_inf"].empty_rows[:, :, 0].all() and causal["minus_inf"].empty_rows.sum() == 8
     assert not causal["minus_inf"].nan_rows.any()
@@ -374,9 +366,7 @@ def test_capture_runs_an_encoder():
         for name in ("attention.output.LayerNorm", "output.LayerNorm"):
             shapes[f"encoder.layer.{layer}.{name}"] = (size,)
     shapes["embeddings.LayerNorm"] = (size,)
-    draw = {
-        name: torch.randn(shape, generator=generator, dtype=torch.float64) for name, shape in shapes.items()
-    }
+    draw = {name: torch.randn(shape, generator=generator, dtype=torch.float64) for name, shape in shapes.items()}
     weights = {f"{name}.weight": x for name, x in draw.items()}
     weights |= {f"{name}.bias": x.reshape(x.shape[0], -1)[:, 0] for name, x in draw.items()}
     weights["embeddings.position_embeddings.weight"].zero_()

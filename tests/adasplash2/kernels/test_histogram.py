@@ -1,0 +1,90 @@
+"""Is the bracket that the histogram gives sound, and as narrow as a bin?"""
+
+import numpy as np
+import pytest
+import torch
+import triton
+import triton.language as tl
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from staged import DEVICE, U, score_matrices, staged
+
+import entmax_ref
+from adasplash2.kernels.histogram import BINS, count_tile
+from entmax_ref import stages
+from lemmas import lemma
+
+# kernels/histogram.py, ROOT_ERROR: what the kernel widens its bracket by, relative to the distance from row_max
+ROOT_ERROR = 2.0**-18
+
+
+@lemma("histogram_bracket")
+@settings(max_examples=15)
+@given(z=score_matrices(), alpha=st.sampled_from([1.5, 2.0]), is_causal=st.booleans())
+def test_bracket_holds_the_exact_threshold(z, alpha, is_causal):
+    run = staged(z, alpha, is_causal=is_causal)
+    top = run.row("row_max", "row_max")
+    seen = np.isfinite(top)
+    exact = entmax_ref.threshold(run.z / (alpha - 1.0), alpha)[seen] - top[seen]
+    # The kernel sees fl(z - row_max), each within U of its size (at most 1 where it matters), and tau is 1-Lipschitz.
+    slack = 2 * U
+    lo, hi, tau = (run.row("histogram", name)[seen] for name in ("lo", "hi", "tau"))
+    assert (lo <= exact + slack).all() and (exact <= hi + slack).all()
+    assert (lo <= tau).all() and (tau <= hi).all()
+    assert np.isposinf(run.row("histogram", "tau")[~seen]).all()
+
+
+@lemma("histogram_bracket")
+@settings(max_examples=15)
+@given(z=score_matrices(), alpha=st.sampled_from([1.5, 2.0]))
+def test_bracket_is_the_specified_one(z, alpha):
+    run = staged(z, alpha)
+    top = run.row("row_max", "row_max")[:, None]
+    # the specification on the differences that the kernel sees
+    shifted = (z - top.astype(np.float32)).astype(np.float64)
+    bracket = stages.histogram(shifted, alpha)
+    for name in ("lo", "hi", "tau"):
+        found, specified = run.row("histogram", name), getattr(bracket, name)
+        assert (abs(found - specified) <= 2 * ROOT_ERROR * abs(specified)).all(), name
+
+
+@lemma("histogram_bracket")
+@settings(max_examples=60)
+@given(z=score_matrices(), alpha=st.sampled_from([1.25, 1.5, 2.0]), bins=st.sampled_from([1, 2, 8, 16, 24]))
+def test_specified_bracket_holds_the_exact_threshold(z, alpha, bins):
+    wide = z.astype(np.float64)
+    exact = entmax_ref.threshold(wide / (alpha - 1.0), alpha)
+    bracket = stages.histogram(wide, alpha, bins=bins)
+    slack = 8 * np.finfo(np.float64).eps * np.maximum(1.0, abs(wide).max(axis=-1))
+    assert (bracket.lo <= exact + slack).all() and (exact <= bracket.hi + slack).all()
+    # a bin is at most half of its far edge wide, the first one (of a single bin) all of it
+    width = np.max(-np.diff(stages.bin_edges(bins)))
+    assert (bracket.hi - bracket.lo <= width + slack).all()
+
+
+@triton.jit
+def count_kernel(shifted_ptr, counts_ptr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, BINS: tl.constexpr):
+    rows, columns = tl.arange(0, ROWS), tl.arange(0, COLUMNS)
+    shifted = tl.load(shifted_ptr + rows[:, None] * COLUMNS + columns[None, :])
+    counts = count_tile(shifted, shifted > -8.0)
+    tl.store(counts_ptr + rows[:, None] * BINS + tl.arange(0, BINS)[None, :], counts)
+
+
+@lemma("counter_no_carry")
+@pytest.mark.parametrize("columns", [16, 64, 128])
+def test_packed_counters_count(columns):
+    rng = np.random.default_rng(columns)
+    edges = stages.bin_edges()
+    shifted = -rng.choice(np.append(edges, rng.uniform(0, 1.2, 40)), size=(16, columns)).astype(np.float32)
+    shifted[0] = 0.0  # every score in one bin: the fullest that a counter gets
+    shifted[1] = -0.0
+    shifted[2] = -np.float32(0.75)
+    shifted[3] = -np.nextafter(np.float32(1.0), np.float32(0.0))
+    shifted[4] = -9.0  # not visible
+    shifted[5] = -1e-45
+    found = torch.zeros(16, BINS.value, dtype=torch.int32, device=DEVICE)
+    count_kernel[(1,)](torch.tensor(shifted, device=DEVICE), found, 16, columns, BINS.value)
+    drop = -shifted.astype(np.float64)
+    expected = np.stack([np.sum((edges[b + 1] <= drop) & (drop < edges[b]), axis=1) for b in range(BINS.value)], axis=1)
+    np.testing.assert_array_equal(found.cpu().numpy(), expected)
+    assert expected[0, -1] == columns and expected[4].sum() == 0

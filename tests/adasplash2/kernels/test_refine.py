@@ -1,0 +1,143 @@
+"""Does refinement converge, certify what it found, and keep every block that holds support?"""
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from staged import TILE, U, score_matrices, staged, tile_any
+
+import entmax_ref
+from adasplash2.problem import MAX_PASSES
+from entmax_ref import stages
+from lemmas import lemma
+
+# A sum over a tile of TILE keys, three roundings a term, the compensated sum over tiles (refine.py, RELATIVE_ERROR).
+SUM_ERROR = (TILE + 8) * U
+
+
+@lemma("residual_bound")
+@settings(max_examples=20)
+@given(z=score_matrices(), alpha=st.sampled_from([1.5, 2.0]), is_causal=st.booleans())
+def test_tau_is_certified_and_near_the_exact_threshold(z, alpha, is_causal):
+    run = staged(z, alpha, is_causal=is_causal)
+    top = run.row("row_max", "row_max")
+    seen = np.isfinite(top)
+    residual, passes = run.row("refine", "residual"), run.row("refine", "passes")
+    assert (residual <= run.problem.tolerance).all()
+    assert passes.max() < MAX_PASSES
+    exact = entmax_ref.threshold(run.z / (alpha - 1.0), alpha)[seen] - top[seen]
+    # |t - tau| <= |mass(t) - 1| where it was evaluated, the sums' own error, and the rounding of z - row_max.
+    bound = residual[seen] + 2 * SUM_ERROR + 2 * U
+    assert (abs(run.row("refine", "tau")[seen] - exact) <= bound).all()
+    assert np.isposinf(run.row("refine", "tau")[~seen]).all() and (passes[~seen] == 0).all()
+
+
+@lemma("block_mask_superset")
+@settings(max_examples=20)
+@given(z=score_matrices(), alpha=st.sampled_from([1.5, 2.0]), is_causal=st.booleans())
+def test_no_block_with_support_is_lost(z, alpha, is_causal):
+    run = staged(z, alpha, is_causal=is_causal)
+    kept = run.mask("refine", "block_mask")
+    top = run.row("row_max", "row_max")
+    seen = np.isfinite(top)
+    shifted = np.where(seen[:, None], run.z - np.where(seen, top, 0.0)[:, None], -np.inf)
+    shifted = shifted.astype(np.float32).astype(np.float64)
+    # by the kernel's own tau, exactly: a dropped block has gap 0 in every later stage
+    own = stages.block_mask(shifted, run.row("refine", "tau"), TILE)
+    assert (kept | ~tile_any(own)).all()
+    # and by the exact threshold of the scores that the kernel saw, up to the last digit of the oracle
+    exact = entmax_ref.threshold(shifted / (alpha - 1.0), alpha) + 2.0**-50
+    assert (kept | ~tile_any(stages.block_mask(shifted, exact, TILE))).all()
+    # the mask is no looser than the bracket that refinement started from
+    loosest = stages.block_mask(shifted, run.row("histogram", "lo"), TILE)
+    assert (~kept | tile_any(loosest)).all()
+
+
+@lemma("mask_bound_float")
+@settings(max_examples=60)
+@given(z=score_matrices(), alpha=st.sampled_from([1.5, 2.0]), at=st.floats(0.0, 1.0), seed=st.integers(0, 99))
+def test_lower_bound_survives_the_error_of_its_sums(z, alpha, at, seed):
+    """The bound of kernels/refine.py, from sums off by as much as float32 allows, lies at or left of tau."""
+    wide = z.astype(np.float64) - z.max(axis=1, keepdims=True)
+    exact = entmax_ref.threshold(wide / (alpha - 1.0), alpha)
+    tau = -1.0 + at * (1.0 - 2.0**-20)
+    mass, slope, _ = stages.sums(wide, np.full(len(wide), tau), alpha)
+    rng = np.random.default_rng(seed)
+    off_mass, off_slope = (value * (1.0 + SUM_ERROR * rng.choice([-1.0, 1.0], len(wide))) for value in (mass, slope))
+    power = 1.0 / (alpha - 1.0)
+    slack = 4.0 * SUM_ERROR * (off_mass + off_mass ** (1.0 - 1.0 / power)) / off_slope
+    bound = tau + stages.norm_step(off_mass, off_slope, alpha) - slack
+    assert (bound <= exact + 2.0**-50).all()
+
+
+@lemma("newton_norm_left")
+@settings(max_examples=100)
+@given(z=score_matrices(), alpha=st.sampled_from([1.1, 1.25, 1.5, 2.0]), at=st.floats(0.0, 1.0))
+def test_newton_on_the_norm_lands_left_of_tau_and_right_of_newton_on_the_mass(z, alpha, at):
+    wide = z.astype(np.float64) - z.max(axis=1, keepdims=True)
+    exact = entmax_ref.threshold(wide / (alpha - 1.0), alpha)
+    tau = -1.0 + at * (1.0 - 2.0**-20)
+    mass, slope, _ = stages.sums(wide, np.full(len(wide), tau), alpha)
+    step = stages.norm_step(mass, slope, alpha)
+    # float64: relative rounding of the step and of the sums of some hundred terms
+    slack = 2.0**-44 * (abs(step) + (mass + 1.0) / slope)
+    assert (tau + step <= exact + slack).all()
+    on_mass = (mass - 1.0) * (alpha - 1.0) / slope
+    assert (step >= on_mass - slack).all()
+
+
+@lemma("step_keeps_bracket")
+@settings(max_examples=100)
+@given(z=score_matrices(), alpha=st.sampled_from([1.25, 1.5, 2.0]), at=st.floats(0.0, 1.0))
+def test_a_step_from_anywhere_keeps_the_bracket(z, alpha, at):
+    wide = z.astype(np.float64) - z.max(axis=1, keepdims=True)
+    exact = entmax_ref.threshold(wide / (alpha - 1.0), alpha)
+    lo, hi, _ = stages.histogram(wide, alpha)
+    tau = lo + at * (hi - lo)
+    step = stages.safeguarded_step(tau, lo, hi, *stages.sums(wide, tau, alpha), 2.0**-18, alpha)
+    slack = 2.0**-40
+    assert (step.lo <= exact + slack).all() and (exact <= step.hi + slack).all()
+    assert (step.lo <= step.tau).all() and (step.tau <= np.maximum(step.hi, step.lo)).all()
+
+
+@lemma("threshold_unique")
+@settings(max_examples=40)
+@given(z=score_matrices(), alpha=st.sampled_from([1.25, 1.5, 2.0]))
+def test_specified_refinement_finds_the_threshold(z, alpha):
+    wide = z.astype(np.float64)
+    refined = stages.refine(wide, stages.histogram(wide, alpha), alpha)
+    exact = entmax_ref.threshold(wide / (alpha - 1.0), alpha)
+    slack = 2.0**-45 * np.maximum(1.0, abs(wide).max(axis=-1))
+    assert (abs(refined.tau - exact) <= refined.residual + slack).all()
+    assert (refined.lo <= exact + slack).all()
+
+
+def test_specified_passes_of_hard_rows():
+    """alpha 1.5: two passes at most for every row but clusters, from length 1 to 131072."""
+    rng = np.random.default_rng(0)
+    for n in (1, 2, 64, 1024, 16384, 131072):
+        rows = [np.zeros(n)]
+        rows += [rng.normal(size=n) * 0.5 * s for s in (0.001, 0.02, 0.2, 1.0, 4.0)]
+        rows += [np.round(rng.normal(size=n) * 4) / 8, rng.uniform(-0.1, 0.0, n), -rng.exponential(size=n) * 0.01]
+        z = np.stack(rows)
+        refined = stages.refine(z, stages.histogram(z), tolerance=1e-5)
+        assert refined.passes.max() <= 2, (n, refined.passes)
+
+
+@lemma("block_mask_unsound_above")
+def test_a_mask_from_above_tau_drops_support():
+    z = np.array([1.0, 0.5])
+    tau = entmax_ref.threshold(z / 0.5)
+    assert tau < 0.5 < 0.6
+    assert not stages.block_mask(z, np.float64(0.6), 1)[1]
+    assert entmax_ref.entmax(z / 0.5)[1] > 0.0
+    np.testing.assert_array_equal(stages.block_mask(z, tau, 1), [True, True])
+
+
+@lemma("halley_overshoots")
+def test_halley_from_the_left_can_overshoot():
+    z = np.array([1.0] * 4 + [0.53] + [0.1] * 20)
+    tau = entmax_ref.threshold(z / 0.5)
+    gap = np.maximum(z, 0.0)
+    f, slope, curve = np.sum(gap**2) - 1.0, -2.0 * np.sum(gap), 2.0 * np.sum(gap > 0)
+    halley = -2.0 * f * slope / (2.0 * slope**2 - f * curve)
+    assert tau < 0.51 < 0.53 < halley

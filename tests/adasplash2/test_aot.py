@@ -1,0 +1,43 @@
+"""Do all kernels compile for every target, within its registers and shared memory?  No GPU needed."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+pytest.importorskip("triton", reason="the kernels need triton, which is not installed")
+
+# One process a target: Triton decides at import whether it interprets, and the tests' own process may.
+CASES = [
+    (target, dtype, alpha)
+    for target in ("sm_80", "sm_90", "sm_100", "gfx942")
+    for dtype, alpha in (("bf16", "1.5"), ("fp32", "1.5"), ("bf16", "2.0"))
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("target, dtype, alpha", CASES)
+def test_kernels_fit(target, dtype, alpha, tmp_path):
+    head_dims = [64] if alpha == "2.0" else [16, 64, 128, 256]
+    report = tmp_path / "usage.json"
+    command = [sys.executable, "-m", "adasplash2.aot", "--target", target, "--dtype", dtype, "--alpha", alpha]
+    command += ["--json", str(report)] + [part for d in head_dims for part in ("--head-dim", str(d))]
+    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stdout + done.stderr[-2000:]
+    usages = json.loads(report.read_text())
+    assert len(usages) == 8 * len(head_dims)
+    assert all(usage["shared"] > 0 and usage["registers"] > 0 for usage in usages)
+
+
+def test_what_does_not_fit_is_said():
+    script = (
+        "from adasplash2 import aot\n"
+        "fits = dict(stage='x', target='sm_90', dtype='bf16', head_dim=64, alpha=1.5, is_causal=True,"
+        " shared=1, shared_limit=2, registers=9, spilled=0)\n"
+        "print(*(aot.Usage(**fits | change).fits for change in ({}, {'spilled': 400}, {'shared': 3})))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["True", "False", "False"]

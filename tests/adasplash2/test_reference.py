@@ -1,0 +1,61 @@
+"""Is the eager path the oracle's answer, for any alpha and dtype, and differentiable?"""
+
+import numpy as np
+import pytest
+import torch
+
+import entmax_ref
+from adasplash2 import entmax_attention
+
+
+def draw(*shape, dtype=torch.float64, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(dtype)
+
+
+@pytest.mark.parametrize("alpha", [1.05, 1.25, 4 / 3, 1.5, 1.75, 2.0, 3.0])
+@pytest.mark.parametrize("is_causal", [False, True])
+def test_it_agrees_with_the_oracle_in_float64(alpha, is_causal):
+    query, d_out = draw(2, 4, 33, 8, seed=1), draw(2, 4, 33, 8, seed=2)
+    key, value = draw(2, 2, 40, 8, seed=3), draw(2, 2, 40, 8, seed=4)
+    leaves = [tensor.requires_grad_() for tensor in (query, key, value)]
+    options = {"alpha": alpha, "is_causal": is_causal, "enable_gqa": True}
+    out, aux = entmax_attention(*leaves, impl="reference", return_aux=True, **options)
+    arrays = [tensor.detach().numpy() for tensor in (*leaves, d_out)]
+    exact, report = entmax_ref.attention(*arrays[:3], return_aux=True, **options)
+    # float64: some hundred roundings of sums of 40 terms; for small alpha a power of 1 / (alpha - 1) multiplies them
+    tolerance = 2.0**-53 * 512 / (alpha - 1.0)
+    assert abs(aux.tau.numpy() - report.tau).max() <= tolerance * (1.0 + abs(report.tau).max())
+    # above alpha 2 the power is below 1, and a gap that is off by e moves its probability by up to e ** power
+    assert abs(out.detach().numpy() - exact).max() <= tolerance ** min(1.0, 1.0 / (alpha - 1.0)) * abs(arrays[2]).max()
+    grads = torch.autograd.grad(out, leaves, d_out)
+    for found, truth in zip(grads, entmax_ref.attention_vjp(*arrays, **options), strict=True):
+        relative = np.linalg.norm(found.numpy() - truth) / np.linalg.norm(truth)
+        assert relative <= 64 * tolerance ** min(1.0, 1.0 / (alpha - 1.0))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+def test_lower_precision_costs_one_rounding_of_the_output(dtype):
+    query, key, value = (draw(1, 2, 50, 16, dtype=dtype, seed=seed) for seed in range(3))
+    out = entmax_attention(query, key, value)
+    exact = entmax_ref.attention(*(tensor.double().numpy() for tensor in (query, key, value)))
+    assert out.dtype == dtype
+    error = np.linalg.norm(out.double().numpy() - exact) / np.linalg.norm(exact)
+    assert error <= torch.finfo(dtype).eps / 2 + 64 * 2.0**-24
+
+
+@pytest.mark.parametrize("alpha", [1.25, 1.5])
+def test_first_and_second_derivatives(alpha):
+    leaves = [draw(1, 1, 3, 2, seed=seed).requires_grad_() for seed in range(3)]
+
+    def function(query, key, value):
+        return entmax_attention(query, key, value, alpha=alpha, impl="reference")
+
+    assert torch.autograd.gradcheck(function, leaves)
+    assert torch.autograd.gradgradcheck(function, leaves)
+
+
+def test_no_gradient_is_asked_of_the_report():
+    query = draw(1, 1, 5, 4).requires_grad_()
+    out, aux = entmax_attention(query, query, query, return_aux=True)
+    assert out.requires_grad and not aux.tau.requires_grad and not aux.mass.requires_grad
+    assert (aux.passes == 0).all() and aux.block_mask.all()

@@ -1,0 +1,105 @@
+"""Run the kernel stages one by one on scores that are known exactly, and keep what each of them left.
+
+With the identity for keys and ``scale * (alpha - 1) == 1``, every product has one term: z is the query, bit for bit, in
+the interpreter and on a GPU alike. So a stage is compared with its specification on the very same scores.
+"""
+
+import dataclasses
+
+import numpy as np
+import torch
+from hypothesis import strategies as st
+
+from adasplash2 import launch
+from adasplash2.problem import Launch, Problem
+from adasplash2.state import ForwardState, empty_backward, empty_forward, unpack_mask
+
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+U = 2.0**-24  # unit roundoff of float32
+TILE = 16  # the smallest that a matrix unit takes, so that short rows cross many tile edges
+
+
+@dataclasses.dataclass
+class Staged:
+    """Operands, problem and a copy of the state after each forward stage; rows are float64 arrays (heads, n, ...)."""
+
+    problem: Problem
+    query: torch.Tensor
+    key: torch.Tensor
+    value: torch.Tensor
+    z: np.ndarray
+    after: dict[str, ForwardState]
+
+    def row(self, stage, name):
+        """Return a number per row as float64 (n_queries,), of the only batch and head."""
+        return getattr(self.after[stage], name)[0, 0].double().cpu().numpy()
+
+    def tau(self, stage, name="tau"):
+        """Return tau, lo or hi counted from 0, as the specification does."""
+        return self.row(stage, name) + self.row("row_max", "row_max")
+
+    def mask(self, stage, name):
+        """Return a mask as booleans (query blocks, key blocks)."""
+        return unpack_mask(getattr(self.after[stage], name), self.problem.n_key_blocks)[0].cpu().numpy()
+
+
+def staged(z, alpha=1.5, *, is_causal=False, value_dim=None, seed=0, tile=TILE):
+    """Run the forward stages on scores ``z``, (n_queries, n_keys), which must be float32 numbers."""
+    n_queries, n_keys = z.shape
+    head_dim = max(n_keys, 1)
+    generator = torch.Generator().manual_seed(seed)
+    query = torch.tensor(z, dtype=torch.float32).reshape(1, 1, n_queries, head_dim)
+    key = torch.eye(n_keys, head_dim).reshape(1, 1, n_keys, head_dim)
+    value = torch.randn(1, 1, n_keys, head_dim, generator=generator)
+    query, key, value = (tensor.to(DEVICE) for tensor in (query, key, value))
+    problem = dataclasses.replace(
+        Problem.of(query, key, alpha=alpha, scale=1.0 / (alpha - 1.0), is_causal=is_causal, backend=launch.BACKEND),
+        launch=Launch(tile, tile, 4, 4, "the smallest tile"),
+    )
+    state = empty_forward(problem, query)
+    after = {}
+    for call in launch.forward_calls(problem, query, key, value, state):
+        call.run()
+        fields = dataclasses.fields(ForwardState)
+        after[call.stage] = ForwardState(**{field.name: getattr(state, field.name).clone() for field in fields})
+    exact = z.astype(np.float64)
+    if is_causal:
+        visible = np.arange(n_keys)[None, :] <= np.arange(n_queries)[:, None] + n_keys - n_queries
+        exact = np.where(visible, exact, -np.inf)
+    return Staged(problem, query, key, value, exact, after)
+
+
+def backward(run, d_out):
+    """Run the backward stages after `staged`; returns their state."""
+    left = run.after["output"]
+    state = empty_backward(run.problem, run.query, run.key, run.value)
+    operands = (d_out, run.query, run.key, run.value)
+    rows = (left.centre, left.row_max, left.tau, left.block_mask)
+    for call in launch.backward_calls(run.problem, *operands, *rows, state):
+        call.run()
+    return state
+
+
+def tile_any(per_row, tile=TILE):
+    """Return which blocks some row of each query block asks for."""
+    starts = np.arange(0, per_row.shape[0], tile)
+    return np.logical_or.reduceat(per_row, starts, axis=0)
+
+
+@st.composite
+def score_matrices(draw, max_queries=20, max_keys=70):
+    """Return float32 scores (n_queries, n_keys): every row of one kind, the kinds that are hard for a threshold."""
+    n_queries, n_keys = draw(st.integers(1, max_queries)), draw(st.integers(1, max_keys))
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    kinds = {
+        "gaussian": lambda: rng.normal(size=n_keys) * rng.choice([0.01, 0.2, 1.0, 4.0, 30.0]),
+        "equal": lambda: np.full(n_keys, rng.normal()),
+        "ties": lambda: rng.integers(-3, 1, n_keys) / 4,
+        "clusters": lambda: rng.choice(rng.normal(size=3), n_keys) + rng.normal(size=n_keys) * 1e-4,
+        "spike": lambda: np.where(np.arange(n_keys) == rng.integers(n_keys), 40.0, rng.normal(size=n_keys)),
+        "near the edge": lambda: -rng.choice([0.0, 0.5, 0.75, 1.0, 1.0 - 2.0**-24, 2.0**-7], n_keys),
+        "offset": lambda: 1e4 + rng.normal(size=n_keys),
+        "tiny": lambda: rng.normal(size=n_keys) * 1e-38,
+    }
+    names = draw(st.lists(st.sampled_from(sorted(kinds)), min_size=1, max_size=4))
+    return np.stack([kinds[names[i % len(names)]]() for i in range(n_queries)]).astype(np.float32)
