@@ -55,12 +55,14 @@ def output_kernel(
             visible = visible_tile(query_start, key_start, n_queries, n_keys, IS_CAUSAL, BLOCK_M, BLOCK_N)
             gap = gap_tile(shifted, tau, visible)
             probs = gap_probs(gap, POWER)
-            sensitivity = gap_sensitivity(gap, POWER)
             v = operand_tile(value, batch, head // group, key_start, n_keys, head_dim, BLOCK_N, BLOCK_D)
+            # Rounded as the product takes it, so that the centre stays a weighted mean of the values: a row that sees one
+            # value has exactly that centre, and its score gradients cancel.
+            sensitivity = gap_sensitivity(gap, POWER).to(v.dtype)
             weighted = tl.dot(probs.to(v.dtype), v, weighted, input_precision="ieee")
-            sensed = tl.dot(sensitivity.to(v.dtype), v, sensed, input_precision="ieee")
+            sensed = tl.dot(sensitivity, v, sensed, input_precision="ieee")
             mass, mass_error = add_compensated(mass, mass_error, tl.sum(probs, axis=1))
-            slope, slope_error = add_compensated(slope, slope_error, tl.sum(sensitivity, axis=1))
+            slope, slope_error = add_compensated(slope, slope_error, tl.sum(sensitivity.to(tl.float32), axis=1))
     mass += mass_error
     slope += slope_error
 
