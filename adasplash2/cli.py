@@ -1,0 +1,206 @@
+"""What does the command ``adasplash2`` do?  Reads options, runs ``verify``, and answers with an exit code.
+
+0: everything passed; 1: something did not; 2: the command was wrong; 130: interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import concurrent.futures
+import importlib.util
+import os
+import re
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+if TYPE_CHECKING:
+    from .verify.cases import Case
+    from .verify.measure import Result
+
+INTERRUPTED = 130
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser whose errors are one line."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message}. See {self.prog} --help.\n")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
+    parser = _Parser(prog="adasplash2", description="Alpha-entmax attention, and the means to know that it is right.")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    verify = commands.add_parser(
+        "verify",
+        help="run every stage, forward and backward against the float64 oracle",
+        description="Run every stage of the kernels, and the whole of forward and backward, against the float64 "
+        "oracle, on queries, keys and values of a real transformer, on synthetic ones, and on rows made to be hard. "
+        "With a GPU the compiled kernels run; without one, the same kernels in the Triton interpreter, on small cases.",
+        epilog="Exit code: 0 if everything passed, 1 if not, 2 for a wrong command, 130 if interrupted.",
+    )
+    verify.add_argument("--json", metavar="FILE", type=Path, help="also write every number found to this file")
+    verify.add_argument("--report", metavar="FILE.html", type=Path, help="also write a self-contained page with plots")
+    verify.add_argument("--device", metavar="DEVICE", help="cpu, cuda or cuda:N (default: a GPU if there is one)")
+    verify.add_argument(
+        "--dtype",
+        action="append",
+        choices=("bf16", "fp16", "fp32"),
+        help="run every case in this dtype only; repeat for more (default: all on a GPU, one to three a case without)",
+    )
+    verify.add_argument("--seed", type=int, default=0, help="seed of the synthetic input (default: 0)")
+    verify.add_argument("--quick", action="store_true", help="run about a quarter of the cases")
+    verify.add_argument("--case", metavar="NAME", action="append", help="run cases of this name only; repeat for more")
+    verify.add_argument("--jobs", metavar="N", type=int, help="processes to spread the cases over (default: by cores)")
+    verify.add_argument("--list", action="store_true", help="list the cases that would run, and end")
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Parameters
+    ----------
+    arguments : sequence of str, optional
+        Default: those of this process.
+
+    Returns
+    -------
+    int
+        The exit code.
+    """
+    parser = build_parser()
+    options = parser.parse_args(arguments)
+    try:
+        return _verify(options)
+    except _UsageError as error:
+        print(f"adasplash2 verify: {error}", file=sys.stderr)
+        return 2
+    except _RunError as error:
+        print(f"adasplash2 verify: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("adasplash2 verify: interrupted.", file=sys.stderr)
+        return INTERRUPTED
+
+
+class _UsageError(Exception):
+    """An option that cannot be served; the message says which, the rule, the value and the way out."""
+
+
+class _RunError(Exception):
+    """The run could not be brought to its end."""
+
+
+def _verify(options: argparse.Namespace) -> int:
+    """Run ``adasplash2 verify``."""
+    device = _choose_device(options.device)
+    # Nothing of ours that imports Triton has been imported yet: Triton reads the variable when a kernel is defined.
+    if device == "cpu":
+        os.environ["TRITON_INTERPRET"] = "1"
+    from .verify import table
+    from .verify.cases import case_names, choose_cases
+    from .verify.machine import this_machine
+
+    _check_values(options, case_names())
+    cases = choose_cases(
+        interpreted=device == "cpu",
+        quick=options.quick,
+        dtypes=tuple(dict.fromkeys(options.dtype or ())),
+        names=tuple(options.case or ()),
+        seed=options.seed,
+    )
+    if options.list:
+        _print_list(cases)
+        return 0
+    machine = this_machine(device)
+    print(table.heading(machine), flush=True)
+    start = time.perf_counter()
+    results, is_whole = _run(cases, device, machine.impl, options.jobs)
+    seconds = time.perf_counter() - start
+    print(table.body(machine, results, asked=len(cases), seconds=seconds))
+    if options.json is not None:
+        from .verify.record import write_json
+
+        write_json(options.json, machine, results, asked=len(cases), seconds=seconds)
+    if options.report is not None:
+        from .verify.report import write_report
+
+        write_report(options.report, machine, results, asked=len(cases), seconds=seconds)
+    if not is_whole:
+        return INTERRUPTED
+    return 0 if all(result.passed for result in results) else 1
+
+
+def _choose_device(asked: str | None) -> str:
+    """Return "cpu" or "cuda:N"."""
+    import torch
+
+    is_interpreting = os.environ.get("TRITON_INTERPRET", "0").lower() in ("1", "true", "on", "yes")
+    if asked is None:
+        return "cuda:0" if torch.cuda.is_available() and not is_interpreting else "cpu"
+    match = re.fullmatch(r"cpu|cuda(?::(\d+))?", asked)
+    if match is None:
+        raise _UsageError(f"--device must be cpu, cuda or cuda:N, got {asked!r}. Leave it out to use a GPU if any.")
+    if asked == "cpu":
+        return "cpu"
+    if not torch.cuda.is_available():
+        raise _UsageError(f"--device is {asked}, and torch finds no GPU. Use --device cpu, or leave it out.")
+    if is_interpreting:
+        raise _UsageError(f"--device is {asked}, and TRITON_INTERPRET is set. Unset it, or use --device cpu.")
+    if importlib.util.find_spec("triton") is None:
+        raise _UsageError(f"--device is {asked}, and triton is not installed. Install it, or use --device cpu.")
+    number = int(match.group(1) or 0)
+    if number >= torch.cuda.device_count():
+        raise _UsageError(f"--device is {asked}, and torch finds {torch.cuda.device_count()} GPUs. Count them from 0.")
+    return f"cuda:{number}"
+
+
+def _check_values(options: argparse.Namespace, names: tuple[str, ...]) -> None:
+    for name in options.case or ():
+        if name not in names:
+            raise _UsageError(f"--case must be one of {', '.join(names)}, got {name!r}. --list shows them.")
+    if options.seed < 0:
+        raise _UsageError(f"--seed must be 0 or more, got {options.seed}. Leave it out for 0.")
+    if options.jobs is not None and options.jobs < 1:
+        raise _UsageError(f"--jobs must be 1 or more, got {options.jobs}. Leave it out for one a core.")
+    for option, path in (("--json", options.json), ("--report", options.report)):
+        if path is not None and path.is_dir():
+            raise _UsageError(f"{option} must name a file, and {path} is a folder. Add a file name.")
+        if path is not None and not path.absolute().parent.is_dir():
+            raise _UsageError(f"{option} is {path}, and its folder does not exist. Make it first.")
+
+
+def _run(cases: list[Case], device: str, impl: str, jobs: int | None) -> tuple[list[Result], bool]:
+    """Return the results in the order of the cases, and whether that is all of them."""
+    from .verify.progress import Progress
+    from .verify.runner import default_jobs, run_cases
+
+    found: dict[int, Result] = {}
+    is_whole = True
+    with Progress(len(cases)) as progress:
+
+        def keep(index: int, result: Result) -> None:
+            found[index] = result
+            progress.advance(result.case.name)
+
+        try:
+            run_cases(cases, device, impl, jobs or default_jobs(device), keep)
+        except KeyboardInterrupt:
+            is_whole = False
+        except concurrent.futures.BrokenExecutor as error:
+            raise _RunError("a process died, perhaps for want of memory. Use --jobs 1, or --quick.") from error
+    return [found[index] for index in sorted(found)], is_whole
+
+
+def _print_list(cases: list[Case]) -> None:
+    print(f"{len(cases)} cases: name, dtype, heads and sizes and mask (c causal, f full, 2 alpha 2, t transposed)")
+    for case in cases:
+        print(f"  {case.name:<18} {case.dtype}  {case.shape}{'  + every stage by itself' if case.stages else ''}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

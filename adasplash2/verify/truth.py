@@ -1,0 +1,152 @@
+"""What is the right answer to a case, and how far may float32 scores move it?  Float64, from the oracle."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+import entmax_ref
+from adasplash2.workloads import Workload
+
+Floats = NDArray[np.float64]
+Booleans = NDArray[np.bool_]
+
+# Unit roundoff of float32, in which all kernels sum.
+ROUNDOFF = 2.0**-24
+
+
+def gamma(roundings: int) -> float:
+    """Return the relative error bound of a sum or product with that many float32 roundings."""
+    return roundings * ROUNDOFF / (1.0 - roundings * ROUNDOFF)
+
+
+@dataclasses.dataclass(frozen=True)
+class Head:
+    """One (batch, head): its operands in float64 and what follows from them; rows are queries."""
+
+    place: tuple[int, int]
+    kv_place: tuple[int, int]
+    query: Floats
+    key: Floats
+    value: Floats
+    z: Floats  # -inf where not visible
+    z_error: Floats  # (n_queries, n_keys): how far float32 may be off, at most; 0 where not visible
+
+
+@dataclasses.dataclass(frozen=True)
+class Truth:
+    """The oracle's answer; shapes as in `adasplash2.entmax_attention`.
+
+    Attributes
+    ----------
+    out, d_query, d_key, d_value, tau : ndarray of float64
+    row_error : ndarray of float64, shape of tau
+        The most that any visible z of the row may be off in float32, and so tau (it is 1-Lipschitz in z).
+    nan_rows, empty_rows, undecided_rows : ndarray of bool, shape of tau
+        Rows that must be NaN; rows that must be 0; for alpha 2, rows with a z so near tau that float32 cannot tell
+        whether it is support.  The gradient jumps there, so ``d_out`` is 0 in such rows.
+    d_out : Tensor
+        The gradient of the output that all implementations get, on the CPU.
+    """
+
+    out: Floats
+    d_query: Floats
+    d_key: Floats
+    d_value: Floats
+    tau: Floats
+    row_error: Floats
+    nan_rows: Booleans
+    empty_rows: Booleans
+    undecided_rows: Booleans
+    d_out: torch.Tensor
+
+
+def as_floats(tensor: torch.Tensor) -> Floats:
+    """Return a tensor of any dtype and device as float64."""
+    return tensor.detach().double().cpu().numpy()
+
+
+def each_head(load: Workload, alpha: float) -> Iterator[Head]:
+    """Yield the heads one by one, so that no more than one score matrix is held."""
+    query, key, value = (as_floats(part) for part in (load.query, load.key, load.value))
+    batch, heads, _, head_dim = query.shape
+    group = heads // key.shape[1]
+    scale = head_dim**-0.5
+    with np.errstate(invalid="ignore", over="ignore"):
+        for item, head in np.ndindex(batch, heads):
+            q, k, v = query[item, head], key[item, head // group], value[item, head // group]
+            scores = entmax_ref.attention_scores(q[None, None], k[None, None], is_causal=load.is_causal)[0, 0]
+            # head_dim products and sums, the scale's own rounding, the product with it.
+            size = np.abs(np.nan_to_num(q, posinf=0.0, neginf=0.0)) @ np.abs(np.nan_to_num(k, posinf=0.0, neginf=0.0)).T
+            error = gamma(head_dim + 2) * scale * (alpha - 1.0) * size
+            visible = scores != -np.inf
+            yield Head(
+                (item, head), (item, head // group), q, k, v, (alpha - 1.0) * scores, np.where(visible, error, 0.0)
+            )
+
+
+def truth_of(load: Workload, alpha: float, seed: int) -> Truth:
+    """Return the oracle's answer for a workload and for a seeded gradient of its output."""
+    query, key, value = (as_floats(part) for part in (load.query, load.key, load.value))
+    is_causal, enable_gqa = load.is_causal, load.enable_gqa
+    with np.errstate(invalid="ignore", over="ignore"):
+        out, aux = entmax_ref.attention(
+            query, key, value, alpha=alpha, is_causal=is_causal, enable_gqa=enable_gqa, return_aux=True
+        )
+    nan_rows, empty_rows = load.nan_rows.numpy(), load.empty_rows.numpy()
+    row_error = np.zeros(aux.tau.shape)
+    undecided = np.zeros(aux.tau.shape, dtype=np.bool_)
+    for head in each_head(load, alpha):
+        row_error[head.place] = head.z_error.max(axis=-1)
+        if alpha == 2.0:
+            with np.errstate(invalid="ignore"):
+                near = np.abs(head.z - aux.tau[head.place][:, None]) <= 2.0 * head.z_error.max(axis=-1)[:, None]
+            undecided[head.place] = near.any(axis=-1)
+    generator = torch.Generator().manual_seed(seed + 1)
+    drawn = torch.randn(load.query.shape, generator=generator)
+    d_out = torch.where(torch.from_numpy(undecided)[..., None], 0.0, drawn).to(load.query.dtype)
+    with np.errstate(invalid="ignore", over="ignore"):
+        d_query, d_key, d_value = entmax_ref.attention_vjp(
+            query, key, value, as_floats(d_out), alpha=alpha, is_causal=is_causal, enable_gqa=enable_gqa
+        )
+    return Truth(
+        out, d_query, d_key, d_value, aux.tau, row_error, nan_rows, empty_rows, undecided & ~nan_rows, d_out
+    )
+
+
+def live_blocks(load: Workload, truth: Truth, alpha: float, block: tuple[int, int], margin: float = 2.0) -> Booleans:
+    """Return which blocks hold support beyond doubt: an exact gap above ``margin`` times the error of its z.
+
+    Parameters
+    ----------
+    load, truth, alpha
+        The case.
+    block : tuple of int
+        Queries and keys of a block.
+    margin : float
+        2 for the kernels, whose z and row maximum may both be off; 0 for the exact support.
+
+    Returns
+    -------
+    ndarray of bool, shape (batch, heads, n_query_blocks, n_key_blocks)
+    """
+    batch, heads, n_queries = truth.tau.shape
+    live = np.zeros((batch, heads, -(-n_queries // block[0]), -(-load.key.shape[2] // block[1])), dtype=np.bool_)
+    for head in each_head(load, alpha):
+        with np.errstate(invalid="ignore"):
+            gap = head.z - truth.tau[head.place][:, None]
+            sure = gap > margin * truth.row_error[head.place][:, None]
+        live[head.place] = in_blocks(sure, block)
+    return live
+
+
+def in_blocks(pairs: Booleans, block: tuple[int, int]) -> Booleans:
+    """Return which blocks hold a True, shape (ceil(rows / block[0]), ceil(columns / block[1]))."""
+    rows, columns = pairs.shape
+    padded = np.pad(pairs, ((0, -rows % block[0]), (0, -columns % block[1])))
+    shape = (padded.shape[0] // block[0], block[0], padded.shape[1] // block[1], block[1])
+    return np.asarray(padded.reshape(shape).any(axis=(1, 3)))
