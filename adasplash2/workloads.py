@@ -15,7 +15,7 @@ import torch
 from adasplash2 import data
 
 DTYPES = (torch.bfloat16, torch.float16, torch.float32, torch.float64)
-TOPIC_SCORE = 8.0  # FACTS: what a shared topic adds to a score
+TOPIC_SCORE = 8.0  # what a shared topic adds to a score
 LEVEL_COMPONENT = 256.0  # the queries' share of a level: a power of two, so that only the keys' share rounds
 SINK_DEVIATIONS = 4.0  # from the mean score within the row's own topic up to the sink's score
 NEAR_LEVEL = 4.0
