@@ -56,8 +56,8 @@ def output_kernel(
             gap = gap_tile(shifted, tau, visible)
             probs = gap_probs(gap, POWER)
             v = operand_tile(value, batch, head // group, key_start, n_keys, head_dim, BLOCK_N, BLOCK_D)
-            # Rounded as the product takes it, so that the centre stays a weighted mean of the values: a row that sees one
-            # value has exactly that centre, and its score gradients cancel.
+            # Rounded as the product takes it, so that the centre stays a weighted mean of the values: a row that sees
+            # one value has exactly that centre, and its score gradients cancel.
             sensitivity = gap_sensitivity(gap, POWER).to(v.dtype)
             weighted = tl.dot(probs.to(v.dtype), v, weighted, input_precision="ieee")
             sensed = tl.dot(sensitivity, v, sensed, input_precision="ieee")

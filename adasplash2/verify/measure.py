@@ -183,4 +183,3 @@ def _picture(case: Case, load: Workload, truth: Truth, answer: Answer) -> Pictur
         tuple(tuple(bool(bit) for bit in line) for line in answer.block_mask[head.place]),
         tuple(tuple(bool(bit) for bit in line) for line in exact),
     )
-

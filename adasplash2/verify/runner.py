@@ -23,9 +23,7 @@ def default_jobs(device: str) -> int:
     return max(1, min(_MOST_JOBS, cores if device == "cpu" else cores // 2))
 
 
-def run_cases(
-    cases: list[Case], device: str, impl: str, jobs: int, on_result: Callable[[int, Result], None]
-) -> None:
+def run_cases(cases: list[Case], device: str, impl: str, jobs: int, on_result: Callable[[int, Result], None]) -> None:
     """Run every case and hand each result over, with the index of its case, as it comes.
 
     Parameters

@@ -84,9 +84,7 @@ def run_stages(load: Workload, d_out: torch.Tensor, alpha: float) -> StageRun:
     for name in ("candidates", "block_mask"):
         forward[name] = unpack_mask(getattr(state, name), problem.n_key_blocks).unflatten(0, heads).cpu().numpy()
     backward = {"delta": as_floats(after.delta)}
-    backward |= {
-        name: as_floats(getattr(after, name).to(query.dtype)) for name in ("d_query", "d_key", "d_value")
-    }
+    backward |= {name: as_floats(getattr(after, name).to(query.dtype)) for name in ("d_query", "d_key", "d_value")}
     backward["transposed"] = unpack_mask(after.transposed, rows).unflatten(0, heads).cpu().numpy()
     return StageRun(forward, backward, problem)
 
@@ -172,9 +170,7 @@ def in_rows(per_row: Booleans, rows: int) -> Booleans:
     return in_blocks(per_row, (rows, 1))
 
 
-def _check_products(
-    load: Workload, truth: Truth, run: StageRun, naive: NaiveResult, alpha: float
-) -> list[StageCheck]:
+def _check_products(load: Workload, truth: Truth, run: StageRun, naive: NaiveResult, alpha: float) -> list[StageCheck]:
     """Compare what the product stages wrote with the specification at the exact threshold."""
     grad, scale = as_floats(truth.d_out), load.query.shape[-1] ** -0.5
     exact = {name: np.zeros(load.query.shape) for name in ("out", "centre", "d_query")}
@@ -188,9 +184,7 @@ def _check_products(
             exact["d_query"][place] = stages.backward_dq(
                 *shared, head.key, head.value, grad[place], delta, scale, alpha
             )
-            d_key, d_value = stages.backward_dkdv(
-                *shared, head.query, head.value, grad[place], delta, scale, alpha
-            )
+            d_key, d_value = stages.backward_dkdv(*shared, head.query, head.value, grad[place], delta, scale, alpha)
             exact["d_key"][kv_place] += d_key
             exact["d_value"][kv_place] += d_value
     owners = {"out": "output", "centre": "output", "d_query": "backward_dq"}

@@ -113,9 +113,7 @@ def truth_of(load: Workload, alpha: float, seed: int) -> Truth:
         d_query, d_key, d_value = entmax_ref.attention_vjp(
             query, key, value, as_floats(d_out), alpha=alpha, is_causal=is_causal, enable_gqa=enable_gqa
         )
-    return Truth(
-        out, d_query, d_key, d_value, aux.tau, row_error, nan_rows, empty_rows, undecided & ~nan_rows, d_out
-    )
+    return Truth(out, d_query, d_key, d_value, aux.tau, row_error, nan_rows, empty_rows, undecided & ~nan_rows, d_out)
 
 
 def live_blocks(load: Workload, truth: Truth, alpha: float, block: tuple[int, int], margin: float = 2.0) -> Booleans:

@@ -75,7 +75,7 @@ def check_against_oracle(query, key, value, d_out, *, alpha=1.5, is_causal=False
     assert (abs(mass[seen] - 1.0) <= 1e-5).all() and (mass[~seen] == 0.0).all()
     tau = aux.tau.double().cpu().numpy()
     reach = np.einsum("bhnd->bhn", abs(wide[0])).max() * abs(wide[1]).max() * abs(factor) * (alpha - 1.0)
-    # scores err by (head_dim + 2) roundings of the largest possible one, tau by as much, the residual, and two roundings
+    # scores err by (head_dim + 2) roundings of the largest possible one, tau as much, the residual, and two roundings
     bound = (query.shape[-1] + 4) * 2.0**-24 * (reach + 1.0) + aux.residual.max().item()
     assert (abs(tau[seen] - exact.tau[seen]) <= bound).all() and np.isposinf(tau[~seen]).all()
     assert (aux.residual <= TOLERANCE[query.dtype]).all() and aux.passes.max() < MAX_PASSES

@@ -190,9 +190,7 @@ def test_sparsemax_gets_no_gradient_where_float32_cannot_tell_the_support():
 def test_live_blocks_are_those_of_the_exact_support(evidence):
     truth, load = evidence.truth, evidence.load
     exact = live_blocks(load, truth, SMALL.alpha, (64, 64), margin=0.0)
-    scores = entmax_ref.attention_scores(
-        as_floats(load.query), as_floats(load.key), is_causal=True, enable_gqa=True
-    )
+    scores = entmax_ref.attention_scores(as_floats(load.query), as_floats(load.key), is_causal=True, enable_gqa=True)
     support = entmax_ref.support(scores)
     for place in np.ndindex(exact.shape):
         rows, columns = (slice(64 * index, 64 * index + 64) for index in place[2:])
