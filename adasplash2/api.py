@@ -128,9 +128,15 @@ def entmax_attention(
     Notes
     -----
     Sums and tau are float32, products as the matrix unit of the dtype makes them (never tf32).  Each row is refined
-    until ``abs(mass - 1)``, which bounds the error of tau, is at most 2 ** -17 (2 ** -18 for float32), and then moved
-    by one more step; there is no iteration count to choose.  Blocks are left out only below a lower bound of tau.
-    The same inputs give the same bits.  Lemmas: residual_bound, block_mask_superset, first_order_correction
+    until ``abs(mass - 1)``, which bounds the error of tau, is at most 2 ** -17 (2 ** -18 for float32) plus what one
+    unit in the last place of tau is worth, and then moved by one more step; there is no iteration count to choose.
+    The output is corrected for the rest, so that its weights sum to 1.  Blocks are left out only below a lower bound
+    of tau.  The same inputs give the same bits.
+
+    NaN in value, and infinity in value or key, are factors like any other: 0 * NaN is NaN, also for keys of probability
+    0 that a tile or a dense product takes along.
+
+    Lemmas: residual_bound, block_mask_superset, first_order_correction
 
     References
     ----------
@@ -155,11 +161,12 @@ def entmax_attention(
     if impl is None:
         impl = "triton" if query.is_cuda else "reference"
     if impl == "reference":
-        out, tau, mass, block_mask = reference.reference_attention(
+        out, probs, tau = reference.reference_attention(
             query, key, value, alpha=alpha, is_causal=is_causal, scale=scale
         )
         if not return_aux:
             return out
+        mass, block_mask = probs.detach().sum(-1), reference.block_mask(probs)
         passes = torch.zeros_like(tau, dtype=torch.int32)
         residual = torch.where(tau == torch.inf, 0.0, (mass - 1.0).abs())
         block = reference.BLOCK, reference.BLOCK

@@ -8,6 +8,8 @@ import numbers
 import torch
 
 IMPLEMENTATIONS = ("triton", "reference")
+# Scores are float32.
+MAX_SCALE = torch.finfo(torch.float32).max
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 
 
@@ -67,8 +69,11 @@ def check_attention(
     if scale is not None:
         if isinstance(scale, bool) or not isinstance(scale, numbers.Real):
             raise TypeError(f"{caller}: scale must be a real number or None, got {type(scale).__name__}. Pass a float.")
-        if not math.isfinite(float(scale)):
-            raise ValueError(f"{caller}: scale must be finite, got {scale}. Omit it for head_dim ** -0.5.")
+        if not abs(float(scale)) <= MAX_SCALE:
+            raise ValueError(
+                f"{caller}: scale must be finite in float32 (at most {MAX_SCALE:.2g}), got {scale}. "
+                f"Omit it for head_dim ** -0.5."
+            )
     if impl is not None and impl not in IMPLEMENTATIONS:
         raise ValueError(f"{caller}: impl must be None, 'triton' or 'reference', got {impl!r}. Omit it.")
 
@@ -86,11 +91,16 @@ def _check_shapes(
                 f"{caller}: {name} has batch {shape[0]}, query has {query[0]}; they must be equal. "
                 f"Expand one with .expand()."
             )
-        if shape[3] != query[3]:
-            raise ValueError(
-                f"{caller}: {name} has head_dim {shape[3]}, query has {query[3]}; they must be equal. "
-                f"Pad the shorter one with zeros."
-            )
+    if key[3] != query[3]:
+        raise ValueError(
+            f"{caller}: key has head_dim {key[3]}, query has {query[3]}; they must be equal. "
+            f"Check the projections that made them."
+        )
+    if value[3] != query[3]:
+        raise ValueError(
+            f"{caller}: value has head_dim {value[3]}, query has {query[3]}; they must be equal. Pad the shorter with "
+            f"zeros, pass scale={query[3]} ** -0.5 if that is query and key, and drop what pads the output."
+        )
     if query[3] == 0:
         raise ValueError(f"{caller}: head_dim is 0; it must be at least 1. Check the last dimension of query.")
     if key[2] != value[2]:

@@ -101,4 +101,12 @@ def _backward(ctx: Any, d_out: torch.Tensor, *_: torch.Tensor) -> tuple[torch.Te
     return (*grads, None, None, None)
 
 
+def _double_backward(ctx: Any, *_: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+    raise RuntimeError(
+        "entmax_attention: the gradient of a gradient was asked for; the fused kernels have no second derivative. "
+        "Use impl='reference', which can be differentiated any number of times."
+    )
+
+
 attention.register_autograd(_backward, setup_context=_setup_context)
+attention_backward.register_autograd(_double_backward)

@@ -6,6 +6,7 @@ a closed form exists and the root of a bracketed search in float64 elsewhere.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -27,7 +28,7 @@ def row_threshold(z: torch.Tensor, alpha: float) -> torch.Tensor:
 
     Returns
     -------
-    Tensor, shape (..., 1)
+    Tensor of float64, shape (..., 1)
         Counted from the row maximum, so in [-1, 0); +inf for a row without a visible key, NaN for one that holds NaN
         or +inf.
     """
@@ -44,16 +45,17 @@ def row_threshold(z: torch.Tensor, alpha: float) -> torch.Tensor:
     return torch.where(torch.isnan(row_max) | (row_max == torch.inf), torch.nan, tau)
 
 
-def _sorted_root(shifted: torch.Tensor, root: Any) -> torch.Tensor:
+def _sorted_root(shifted: torch.Tensor, root: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]) -> torch.Tensor:
     """Return the root among those of every leading part of the sorted row that supports itself."""
-    ordered = shifted.nan_to_num(nan=-torch.inf).sort(dim=-1, descending=True).values
+    # float64: on long rows the sums of float32 cancel.
+    ordered = shifted.double().nan_to_num(nan=-torch.inf).sort(dim=-1, descending=True).values
     ordered = ordered.clamp(min=-2.0)
-    count = torch.arange(1, shifted.shape[-1] + 1, dtype=shifted.dtype, device=shifted.device)
+    count = torch.arange(1, shifted.shape[-1] + 1, dtype=torch.float64, device=shifted.device)
     candidate = root(ordered, count)
     # Key k is in the support exactly if it lies above the root of the k largest.
     size = (ordered > candidate).sum(dim=-1, keepdim=True).clamp(min=1)
     if shifted.shape[-1] == 0:
-        return shifted.new_zeros((*shifted.shape[:-1], 1))
+        return ordered.new_zeros((*ordered.shape[:-1], 1))
     return candidate.gather(-1, size - 1)
 
 
@@ -69,13 +71,13 @@ def _linear_root(ordered: torch.Tensor, count: torch.Tensor) -> torch.Tensor:
 
 def _bisected_root(shifted: torch.Tensor, power: float) -> torch.Tensor:
     wide = shifted.double()
-    low = torch.full_like(wide[..., :1], -1.0) if wide.shape[-1] else wide.new_full((*wide.shape[:-1], 1), -1.0)
+    low = wide.new_full((*wide.shape[:-1], 1), -1.0)
     high = torch.zeros_like(low)
     for _ in range(_HALVINGS):
         middle = 0.5 * (low + high)
         heavy = ((wide - middle).clamp(min=0.0) ** power).sum(-1, keepdim=True) >= 1.0
         low, high = torch.where(heavy, middle, low), torch.where(heavy, high, middle)
-    return low.to(shifted.dtype)
+    return low
 
 
 class _Entmax(torch.autograd.Function):
@@ -85,12 +87,14 @@ class _Entmax(torch.autograd.Function):
     def forward(scores: torch.Tensor, alpha: float) -> tuple[torch.Tensor, torch.Tensor]:
         z = scores * (alpha - 1.0)
         tau = row_threshold(z, alpha)
-        row_max = z.amax(dim=-1, keepdim=True) if z.shape[-1] else tau
+        row_max = z.amax(dim=-1, keepdim=True) if z.shape[-1] else torch.full_like(tau, -torch.inf)
         shifted = z - row_max.where(row_max.abs() != torch.inf, 0.0)
-        gap = (shifted - tau).clamp(min=0.0)
+        # In float64 until the difference is taken: the last digits of tau decide the mass of long rows.
+        gap = (shifted.double() - tau).clamp(min=0.0).to(z.dtype)
         probs = gap ** (1.0 / (alpha - 1.0))
         # clamp keeps NaN; keys that are not visible stay out even of a poisoned row.
-        return torch.where(scores == -torch.inf, 0.0, probs), tau
+        probs = torch.where(scores == -torch.inf, 0.0, probs)
+        return probs, (tau + row_max.where(row_max != -torch.inf, 0.0)).squeeze(-1).to(z.dtype)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[torch.Tensor, ...]) -> None:
@@ -124,7 +128,13 @@ class _Products(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, d_products: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         query, key = (tensor.where(tensor.isfinite(), 0.0) for tensor in ctx.saved_tensors)
-        return d_products @ key, d_products.transpose(-1, -2) @ query
+        with _without_autocast(query):
+            return d_products @ key, d_products.transpose(-1, -2) @ query
+
+
+def _without_autocast(tensor: torch.Tensor) -> torch.autocast:
+    """Products keep their dtype: autocast would round scores, and with them the threshold, to half precision."""
+    return torch.autocast(device_type=tensor.device.type, enabled=False)
 
 
 def visible_mask(n_queries: int, n_keys: int, device: torch.device) -> torch.Tensor:
@@ -135,31 +145,25 @@ def visible_mask(n_queries: int, n_keys: int, device: torch.device) -> torch.Ten
 
 def reference_attention(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *, alpha: float, is_causal: bool, scale: float
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Return out, tau, mass and block mask; arguments as in `adasplash2.entmax_attention`, already checked.
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Return out, probs and tau; arguments as in `adasplash2.entmax_attention`, already checked.
 
-    Half precision is raised to float32, float64 stays.  tau is absolute, in the unit of ``(alpha - 1) * scores``.
+    Half precision is raised to float32, float64 stays, autocast does not reach inside.  tau is absolute, in the unit of
+    ``(alpha - 1) * scores``, and of the dtype of probs.
     """
     dtype = torch.promote_types(query.dtype, torch.float32)
-    group = query.shape[1] // key.shape[1]
-    wide_query = query.to(dtype)
-    wide_key = key.to(dtype).repeat_interleave(group, dim=1)
-    wide_value = value.to(dtype).repeat_interleave(group, dim=1)
-    scores = _Products.apply(wide_query, wide_key) * scale
-    if is_causal:
-        visible = visible_mask(query.shape[2], key.shape[2], query.device)
-        scores = scores.masked_fill(~visible, -torch.inf)
-    probs, tau = _Entmax.apply(scores, alpha)
-    out = (probs @ wide_value).to(query.dtype)
-    with torch.no_grad():
-        row_max = (scores * (alpha - 1.0)).amax(-1, keepdim=True) if scores.shape[-1] else torch.zeros_like(tau)
-        absolute = tau + torch.where(row_max == -torch.inf, 0.0, row_max)
-        mass = probs.sum(-1)
-        block_mask = _block_mask(probs)
-    return out, absolute.squeeze(-1), mass, block_mask
+    group = query.shape[1] // max(key.shape[1], 1)
+    with _without_autocast(query):
+        wide_key, wide_value = (tensor.to(dtype).repeat_interleave(group, dim=1) for tensor in (key, value))
+        scores = _Products.apply(query.to(dtype), wide_key) * scale
+        if is_causal:
+            visible = visible_mask(query.shape[2], key.shape[2], query.device)
+            scores = scores.masked_fill(~visible, -torch.inf)
+        probs, tau = _Entmax.apply(scores, alpha)
+        return (probs @ wide_value).to(query.dtype), probs, tau
 
 
-def _block_mask(probs: torch.Tensor) -> torch.Tensor:
+def block_mask(probs: torch.Tensor) -> torch.Tensor:
     """Return which blocks hold a probability that is not zero."""
     batch, heads, n_queries, n_keys = probs.shape
     padded = torch.nn.functional.pad(probs != 0.0, (0, -n_keys % BLOCK, 0, -n_queries % BLOCK))

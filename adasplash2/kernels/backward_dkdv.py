@@ -7,16 +7,16 @@ from .power import gap_probs, gap_sensitivity
 from .tile import (
     WORD,
     clear_lowest_bit,
-    finite_or_zero,
     gap_tile,
+    has_threshold,
     inner_products,
     lowest_bit,
     mask_words,
+    operand_rows,
     operand_tile,
     program_place,
     row_offsets,
     row_reference,
-    score_gradient,
     score_tile,
     store_operand_tile,
     visible_tile,
@@ -52,21 +52,20 @@ def backward_dkdv_kernel(
             while word != 0:
                 query_start = (index * WORD + lowest_bit(word)) * BLOCK_M
                 word = clear_lowest_bit(word)
-                q = operand_tile(query, batch, head, query_start, n_queries, head_dim, BLOCK_M, BLOCK_D)
-                grad = operand_tile(d_out, batch, head, query_start, n_queries, head_dim, BLOCK_M, BLOCK_D)
                 offsets, exists = row_offsets(batch_head, query_start, n_queries, BLOCK_M)
                 reference = row_reference(tl.load(row_max_ptr + offsets, mask=exists, other=float("-inf")))
                 tau = tl.load(tau_ptr + offsets, mask=exists, other=float("inf"))
-                delta = tl.load(delta_ptr + offsets, mask=exists, other=0.0)
-                # A poisoned row has NaN for probabilities where it sees a key; elsewhere its gradient must add nothing.
-                grad = tl.where((tau == tau)[:, None], grad, 0.0)
+                healthy = has_threshold(tau)
+                delta = tl.load(delta_ptr + offsets, mask=healthy, other=0.0)
+                q = operand_rows(query, batch, head, query_start, healthy, head_dim, BLOCK_M, BLOCK_D)
+                grad = operand_rows(d_out, batch, head, query_start, healthy, head_dim, BLOCK_M, BLOCK_D)
                 shifted = score_tile(q, k, z_scale) - reference[:, None]
                 visible = visible_tile(query_start, key_start, n_queries, n_keys, IS_CAUSAL, BLOCK_M, BLOCK_N)
                 gap = gap_tile(shifted, tau, visible)
                 probs = gap_probs(gap, POWER)
                 total_value = tl.dot(tl.trans(probs.to(grad.dtype)), grad, total_value, input_precision="ieee")
                 d_probs = inner_products(grad, v)
-                d_scores = score_gradient(gap_sensitivity(gap, POWER), d_probs, delta)
-                total_key = tl.dot(tl.trans(d_scores.to(q.dtype)), finite_or_zero(q), total_key, input_precision="ieee")
+                d_scores = gap_sensitivity(gap, POWER) * (d_probs - delta[:, None])
+                total_key = tl.dot(tl.trans(d_scores.to(q.dtype)), q, total_key, input_precision="ieee")
     store_operand_tile(d_key, total_key * scale, batch, kv_head, key_start, n_keys, head_dim, BLOCK_N, BLOCK_D)
     store_operand_tile(d_value, total_value, batch, kv_head, key_start, n_keys, head_dim, BLOCK_N, BLOCK_D)

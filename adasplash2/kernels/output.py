@@ -44,6 +44,7 @@ def output_kernel(
     weighted = tl.zeros([BLOCK_M, BLOCK_D], tl.float32)
     sensed = tl.zeros([BLOCK_M, BLOCK_D], tl.float32)
     mass, mass_error = tl.zeros([BLOCK_M], tl.float32), tl.zeros([BLOCK_M], tl.float32)
+    total, total_error = tl.zeros([BLOCK_M], tl.float32), tl.zeros([BLOCK_M], tl.float32)
     slope, slope_error = tl.zeros([BLOCK_M], tl.float32), tl.zeros([BLOCK_M], tl.float32)
     for index in range(n_words):
         word = tl.load(words_ptr + index)
@@ -56,19 +57,22 @@ def output_kernel(
             gap = gap_tile(shifted, tau, visible)
             probs = gap_probs(gap, POWER)
             v = operand_tile(value, batch, head // group, key_start, n_keys, head_dim, BLOCK_N, BLOCK_D)
-            # Rounded as the product takes it, so that the centre stays a weighted mean of the values: a row that sees
-            # one value has exactly that centre, and its score gradients cancel.
+            # Weights are summed as the products take them, rounded to the dtype of value: then centre and corrected
+            # output are weighted means of the values, and equal values give exactly that value.
+            weight = probs.to(v.dtype)
             sensitivity = gap_sensitivity(gap, POWER).to(v.dtype)
-            weighted = tl.dot(probs.to(v.dtype), v, weighted, input_precision="ieee")
+            weighted = tl.dot(weight, v, weighted, input_precision="ieee")
             sensed = tl.dot(sensitivity, v, sensed, input_precision="ieee")
             mass, mass_error = add_compensated(mass, mass_error, tl.sum(probs, axis=1))
+            total, total_error = add_compensated(total, total_error, tl.sum(weight.to(tl.float32), axis=1))
             slope, slope_error = add_compensated(slope, slope_error, tl.sum(sensitivity.to(tl.float32), axis=1))
     mass += mass_error
+    total += total_error
     slope += slope_error
 
     empty = slope == 0.0
     mean = sensed * (1.0 / tl.where(empty, 1.0, slope))[:, None]
-    defect = tl.where(empty, 0.0, mass - 1.0)
+    defect = tl.where(empty, 0.0, total - 1.0)
     corrected = weighted - defect[:, None] * mean
     store_operand_tile(out, corrected, batch, head, query_start, n_queries, head_dim, BLOCK_M, BLOCK_D)
     store_operand_tile(centre, mean, batch, head, query_start, n_queries, head_dim, BLOCK_M, BLOCK_D)

@@ -74,6 +74,15 @@ def active_set_step(mass, slope, count, POWER: tl.constexpr):
 
 
 @triton.jit
+def tau_resolution(tau, slope, POWER: tl.constexpr):
+    """Return by how much the mass changes when tau moves by one unit in its last place; float32[rows].
+
+    No float32 tau has a residual much below it: many scores just above tau, far below row_max, make it large.
+    """
+    return POWER * slope * tl.abs(tau) * 2.0**-23
+
+
+@triton.jit
 def knot_root(count, first, second, POWER: tl.constexpr):
     """Return ``s >= 0`` with ``sum(c * (s + w) ** POWER) == 1``, given sums of ``c``, ``c * w`` and ``c * w ** 2``.
 

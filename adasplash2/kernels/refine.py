@@ -1,13 +1,14 @@
 """What is the threshold of each row, how sure is that, and which blocks hold support?
 
 Each pass over the candidate blocks evaluates mass, slope and count at tau; the rows of a tile stop one by one, when
-``abs(mass - 1)``, which bounds the distance from the exact tau, is within the tolerance.
+``abs(mass - 1)``, which bounds the distance from the exact tau, is within the tolerance and what one unit in the last
+place of tau is worth.
 """
 
 import triton
 import triton.language as tl
 
-from .power import active_set_step, gap_probs, gap_sensitivity, norm_step, norm_step_slack
+from .power import active_set_step, gap_probs, gap_sensitivity, norm_step, norm_step_slack, tau_resolution
 from .tile import (
     WORD,
     add_compensated,
@@ -106,15 +107,16 @@ def refine_kernel(
         slope += slope_error
 
         defect = tl.abs(mass - 1.0)
-        next_tau, next_lo, next_hi = safeguarded_step(tau, lo, hi, mass, slope, count, tolerance, RELATIVE_ERROR, POWER)
-        # A row that met the tolerance takes this last step (it costs nothing) and then stays as it is, so that its
+        within = tolerance + tau_resolution(tau, slope, POWER)
+        next_tau, next_lo, next_hi = safeguarded_step(tau, lo, hi, mass, slope, count, within, RELATIVE_ERROR, POWER)
+        # A row that is within takes this last step (it costs nothing) and then stays as it is, so that its
         # result does not depend on the other rows of the tile.
         residual = tl.where(open_rows, defect, residual)
-        passes += (open_rows & (defect > tolerance)).to(tl.int32)
+        passes += (open_rows & (defect > within)).to(tl.int32)
         tau = tl.where(open_rows, next_tau, tau)
         lo = tl.where(open_rows, next_lo, lo)
         hi = tl.where(open_rows, next_hi, hi)
-        open_rows = open_rows & (defect > tolerance)
+        open_rows = open_rows & (defect > within)
         more = any_of(open_rows)
         index_of_pass += 1
 

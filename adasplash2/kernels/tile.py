@@ -28,16 +28,22 @@ def mask_words(mask_ptr, batch_head, block, n_rows, n_words, ROWS: tl.constexpr)
 
 
 @triton.jit
-def operand_tile(operand, batch, head, start, length, head_dim, ROWS: tl.constexpr, BLOCK_D: tl.constexpr):
-    """Return rows ``start .. start + ROWS`` of one head as [ROWS, BLOCK_D], zero beyond ``length`` and ``head_dim``."""
+def operand_rows(operand, batch, head, start, wanted, head_dim, ROWS: tl.constexpr, BLOCK_D: tl.constexpr):
+    """Return rows ``start .. start + ROWS`` of one head as [ROWS, BLOCK_D], zero beyond ``head_dim`` and not wanted."""
     pointer, stride_batch, stride_head, stride_row, stride_dim = operand
     # Offsets are 64 bit: batch * heads * length * head_dim may pass 2 ** 31.
     base = pointer + batch.to(tl.int64) * stride_batch + head.to(tl.int64) * stride_head
     rows = start + tl.arange(0, ROWS)
     dims = tl.arange(0, BLOCK_D)
     offsets = rows[:, None].to(tl.int64) * stride_row + dims[None, :].to(tl.int64) * stride_dim
-    inside = (rows[:, None] < length) & (dims[None, :] < head_dim)
-    return tl.load(base + offsets, mask=inside, other=0.0)
+    return tl.load(base + offsets, mask=wanted[:, None] & (dims[None, :] < head_dim), other=0.0)
+
+
+@triton.jit
+def operand_tile(operand, batch, head, start, length, head_dim, ROWS: tl.constexpr, BLOCK_D: tl.constexpr):
+    """Return rows ``start .. start + ROWS`` of one head as [ROWS, BLOCK_D], zero beyond ``length`` and ``head_dim``."""
+    exists = start + tl.arange(0, ROWS) < length
+    return operand_rows(operand, batch, head, start, exists, head_dim, ROWS, BLOCK_D)
 
 
 @triton.jit
@@ -120,22 +126,22 @@ def gap_tile(shifted, tau, visible):
 
 
 @triton.jit
-def finite_or_zero(tile):
-    """Return a tile of query or key with 0 for NaN and infinity.
+def has_threshold(tau):
+    """Return which rows have a finite tau: they see a key, and no score of NaN or +inf.
 
-    Who sees such an entry has a score of NaN or infinity: it is poisoned (tau is NaN) or does not see the key.  So in a
-    product with score gradients the 0 hides nothing, and 0 * NaN does not reach rows that never saw it.
+    The backward stages read neither d_out nor delta of the other rows, nor the query where it is a factor: then a
+    poisoned row has NaN where it sees a key, since its gap is NaN, and 0 elsewhere; and a row without a key has 0.
     """
-    return tl.where(tl.abs(tile) < float("inf"), tile, 0.0)
+    return tau < float("inf")
 
 
 @triton.jit
-def score_gradient(sensitivity, d_probs, delta):
-    """Return ``sensitivity * (d_probs - delta)``, exactly 0 outside the support even if delta is NaN.
+def known_or_zero(k):
+    """Return a key tile with 0 for NaN.
 
-    Lemmas: jacobian_form, delta_is_centre
+    Who sees such a key is poisoned and has NaN gaps; to the others of the tile 0 * NaN must not come.
     """
-    return tl.where(sensitivity == 0.0, 0.0, sensitivity * (d_probs - delta[:, None]))
+    return tl.where(k == k, k, 0.0)
 
 
 @triton.jit

@@ -266,3 +266,44 @@ def test_every_launch_row_is_one_that_the_mask_and_counters_allow():
         assert isinstance(row, Launch) and backend in ("cuda", "hip") and itemsize in (2, 4)
         assert row.block_n <= 128, "a packed counter of 8 bits holds the keys of one tile"
         assert min(row.block_m, row.block_n, width) >= 16 and row.why
+
+
+@lemma("first_order_correction")
+@pytest.mark.parametrize("alpha, n, depth", [(2.0, 1000, 0.5), (2.0, 3000, 0.3), (1.5, 100_000, 0.5)])
+def test_a_crowd_just_above_tau_converges_to_what_float32_can_hold(alpha, n, depth):
+    """One key leads by ``depth``, n keys share the rest: a unit in the last place of tau moves the mass by 1e-5."""
+    key = torch.zeros(1, 1, n + 1, 16, device=DEVICE)
+    key[..., 1:, 0] = -depth / (alpha - 1.0)
+    query = torch.zeros(1, 1, 3, 16, device=DEVICE)
+    query[..., 0] = 1.0
+    value = torch.randn(1, 1, n + 1, 16, generator=torch.Generator().manual_seed(0)).to(DEVICE)
+    out, aux = entmax_attention(query, key, value, alpha=alpha, scale=1.0, impl="triton", return_aux=True)
+    exact = entmax_ref.attention(
+        *(tensor.double().cpu().numpy() for tensor in (query, key, value)), alpha=alpha, scale=1.0
+    )
+    assert aux.passes.max() <= 3
+    z = np.append(0.0, np.full(n, -depth))
+    _, slope, _ = entmax_ref.stages.sums(z[None], np.array([aux.tau[0, 0, 0].item()]), alpha)
+    power, ulp = 1.0 / (alpha - 1.0), 2.0**-23 * depth
+    assert ((aux.mass - 1.0).abs() <= 1e-5 + power * slope.item() * ulp).all()
+    # the output does not pay for it: its weights are corrected to sum to 1
+    assert np.linalg.norm(out.double().cpu().numpy() - exact) <= 64 * 2.0**-24 * np.linalg.norm(exact)
+
+
+def test_equal_values_give_that_value_in_half_precision():
+    """16 bits hold the probabilities of a long flat row badly; their sum is corrected all the same."""
+    for dtype in (torch.float16, torch.bfloat16):
+        query, key = torch.zeros(1, 1, 2, 16, dtype=dtype), torch.zeros(1, 1, 40_000, 16, dtype=dtype)
+        value = torch.full_like(key, 3.0)
+        out = entmax_attention(*(tensor.to(DEVICE) for tensor in (query, key, value)), impl="triton")
+        assert (out == 3.0).all()
+
+
+def test_second_derivatives_name_the_reference_path():
+    query, key, value, d_out = operands(Shape(10, 10, head_dim=16), torch.float32)
+    query.requires_grad_()
+    (d_query,) = torch.autograd.grad(
+        entmax_attention(query, key, value, impl="triton"), query, d_out, create_graph=True
+    )
+    with pytest.raises(RuntimeError, match="impl='reference'"):
+        d_query.sum().backward()

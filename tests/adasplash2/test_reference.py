@@ -59,3 +59,35 @@ def test_no_gradient_is_asked_of_the_report():
     out, aux = entmax_attention(query, query, query, return_aux=True)
     assert out.requires_grad and not aux.tau.requires_grad and not aux.mass.requires_grad
     assert (aux.passes == 0).all() and aux.block_mask.all()
+
+
+def test_autocast_does_not_reach_inside():
+    leaves = [draw(1, 2, 40, 16, dtype=torch.float32, seed=seed).requires_grad_() for seed in range(3)]
+    plain, before = entmax_attention(*leaves, return_aux=True)
+    with torch.autocast("cpu", torch.bfloat16):
+        out, aux = entmax_attention(*leaves, return_aux=True)
+    assert torch.equal(out, plain) and torch.equal(aux.tau, before.tau)
+    for found, expected in zip(
+        torch.autograd.grad(out.sum(), leaves), torch.autograd.grad(plain.sum(), leaves), strict=True
+    ):
+        assert torch.equal(found, expected)
+
+
+@pytest.mark.parametrize("alpha", [1.5, 2.0])
+def test_float32_stays_exact_on_long_clustered_rows(alpha):
+    n = 20_000
+    key = torch.zeros(1, 1, n, 8)
+    key[..., 1:, 0] = -0.3 / (alpha - 1.0) - 1e-3 * torch.rand(n - 1, generator=torch.Generator().manual_seed(0))
+    query = torch.zeros(1, 1, 2, 8)
+    query[..., 0] = 1.0
+    value = draw(1, 1, n, 8, dtype=torch.float32)
+    out, aux = entmax_attention(query, key, value, alpha=alpha, scale=1.0, return_aux=True)
+    exact = entmax_ref.attention(*(tensor.double().numpy() for tensor in (query, key, value)), alpha=alpha, scale=1.0)
+    assert (aux.mass - 1.0).abs().max() <= 1e-5
+    assert np.linalg.norm(out.double().numpy() - exact) <= 256 * 2.0**-24 * np.linalg.norm(exact)
+
+
+@pytest.mark.parametrize("impl", ["triton", "reference"])
+def test_no_heads(impl):
+    nothing = torch.zeros(1, 0, 4, 16)
+    assert entmax_attention(nothing, nothing, nothing, impl=impl).shape == nothing.shape
