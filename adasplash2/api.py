@@ -128,10 +128,10 @@ def entmax_attention(
     Notes
     -----
     Sums and tau are float32, products as the matrix unit of the dtype makes them (never tf32).  Each row is refined
-    until ``abs(mass - 1)``, which bounds the error of tau, is at most 2 ** -17 (2 ** -18 for float32) plus what one
-    unit in the last place of tau is worth, and then moved by one more step; there is no iteration count to choose.
-    The output is corrected for the rest, so that its weights sum to 1.  Blocks are left out only below a lower bound
-    of tau.  The same inputs give the same bits.
+    until ``abs(mass - 1)``, which bounds the error of tau, is at most 2 ** -17 (2 ** -18 for float32), or what one unit
+    in the last place of tau is worth if that is more; then it is moved by one more step.  There is no iteration count
+    to choose.  The output is corrected for the rest, so that its weights sum to 1.  Blocks are left out only below a
+    lower bound of tau.  The same inputs give the same bits.
 
     NaN in value, and infinity in value or key, are factors like any other: 0 * NaN is NaN, also for keys of probability
     0 that a tile or a dense product takes along.

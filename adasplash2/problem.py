@@ -15,8 +15,8 @@ WORD_BITS = 32
 POWERS = {1.5: 2, 2.0: 1}
 # The largest head_dim of the fused kernels.
 MAX_HEAD_DIM = 256
-# A row is refined until abs(mass - 1), which bounds the error of its tau, is within this (and what one unit in the last
-# place of tau is worth).  It then takes one more step, which leaves an error of the order of the square.
+# A row is refined until abs(mass - 1), which bounds the error of its tau, is within this, or within what one unit in
+# the last place of tau is worth.  It then takes one more step, which leaves an error of the order of the square.
 TOLERANCE = {torch.float32: 2.0**-18, torch.bfloat16: 2.0**-17, torch.float16: 2.0**-17}
 # A guard, not a parameter: where tests looked, rows take 3 passes at alpha 1.5 and 7 at alpha 2; bisection takes 32.
 MAX_PASSES = 40

@@ -1,8 +1,8 @@
 """What is the threshold of each row, how sure is that, and which blocks hold support?
 
 Each pass over the candidate blocks evaluates mass, slope and count at tau; the rows of a tile stop one by one, when
-``abs(mass - 1)``, which bounds the distance from the exact tau, is within the tolerance and what one unit in the last
-place of tau is worth.
+``abs(mass - 1)``, which bounds the distance from the exact tau, is within the tolerance, or within what one unit in the
+last place of tau is worth.
 """
 
 import triton
@@ -107,7 +107,7 @@ def refine_kernel(
         slope += slope_error
 
         defect = tl.abs(mass - 1.0)
-        within = tolerance + tau_resolution(tau, slope, POWER)
+        within = tl.maximum(tolerance, tau_resolution(tau, slope, POWER))
         next_tau, next_lo, next_hi = safeguarded_step(tau, lo, hi, mass, slope, count, within, RELATIVE_ERROR, POWER)
         # A row that is within takes this last step (it costs nothing) and then stays as it is, so that its
         # result does not depend on the other rows of the tile.

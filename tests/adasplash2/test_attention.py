@@ -12,6 +12,7 @@ from adasplash2 import entmax_attention
 from adasplash2.problem import LAUNCH, MAX_PASSES, TOLERANCE, Launch
 from adasplash2.verify.naive import naive_attention
 from adasplash2.workloads import workload
+from entmax_ref import stages
 from lemmas import lemma
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
@@ -269,7 +270,7 @@ def test_every_launch_row_is_one_that_the_mask_and_counters_allow():
 
 
 @lemma("first_order_correction")
-@pytest.mark.parametrize("alpha, n, depth", [(2.0, 1000, 0.5), (2.0, 3000, 0.3), (1.5, 100_000, 0.5)])
+@pytest.mark.parametrize("alpha, n, depth", [(2.0, 1000, 0.5), (2.0, 3000, 0.3), (1.5, 20_000, 0.5)])
 def test_a_crowd_just_above_tau_converges_to_what_float32_can_hold(alpha, n, depth):
     """One key leads by ``depth``, n keys share the rest: a unit in the last place of tau moves the mass by 1e-5."""
     key = torch.zeros(1, 1, n + 1, 16, device=DEVICE)
@@ -283,7 +284,7 @@ def test_a_crowd_just_above_tau_converges_to_what_float32_can_hold(alpha, n, dep
     )
     assert aux.passes.max() <= 3
     z = np.append(0.0, np.full(n, -depth))
-    _, slope, _ = entmax_ref.stages.sums(z[None], np.array([aux.tau[0, 0, 0].item()]), alpha)
+    _, slope, _ = stages.sums(z[None], np.array([aux.tau[0, 0, 0].item()]), alpha)
     power, ulp = 1.0 / (alpha - 1.0), 2.0**-23 * depth
     assert ((aux.mass - 1.0).abs() <= 1e-5 + power * slope.item() * ulp).all()
     # the output does not pay for it: its weights are corrected to sum to 1
@@ -293,7 +294,7 @@ def test_a_crowd_just_above_tau_converges_to_what_float32_can_hold(alpha, n, dep
 def test_equal_values_give_that_value_in_half_precision():
     """16 bits hold the probabilities of a long flat row badly; their sum is corrected all the same."""
     for dtype in (torch.float16, torch.bfloat16):
-        query, key = torch.zeros(1, 1, 2, 16, dtype=dtype), torch.zeros(1, 1, 40_000, 16, dtype=dtype)
+        query, key = torch.zeros(1, 1, 2, 16, dtype=dtype), torch.zeros(1, 1, 20_000, 16, dtype=dtype)
         value = torch.full_like(key, 3.0)
         out = entmax_attention(*(tensor.to(DEVICE) for tensor in (query, key, value)), impl="triton")
         assert (out == 3.0).all()
