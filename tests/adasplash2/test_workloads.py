@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from adasplash2 import data, workloads
+from adasplash2 import data, families, workloads
 from adasplash2.data import capture
 from adasplash2.workloads import captured, captured_cases, captured_names, workload
 
@@ -125,7 +125,7 @@ def test_topic_segments_share_a_direction(heads, kv_heads, n_queries, n_keys):
     last_keys = keys[:, keys.shape[1] - queries.shape[1] :]
     shared = (queries.mean(2) * last_keys.mean(2)).sum(-1) * head_dim**-0.5
     error = math.sqrt(2.0 * strength2 / length + head_dim / length**2) * head_dim**-0.5
-    assert ((shared - workloads.TOPIC_SCORE).abs() <= ERRORS * error).all()
+    assert ((shared - families.TOPIC_SCORE).abs() <= ERRORS * error).all()
     # Means of one topic lie 2 * head_dim / length apart (squared), those of two topics some 2 * strength2.
     same = torch.cdist(keys.mean(2), keys.mean(2)).square() < strength2 / 2
     n_topics = [len({tuple(row) for row in of_head.tolist()}) for of_head in same]
@@ -140,10 +140,10 @@ def test_equal_and_ties_repeat_keys_bit_by_bit():
     w = workload("ties", batch=1, heads=2, n_queries=8, n_keys=4096, head_dim=48, dtype=torch.bfloat16)
     assert (w.key[..., 1:] == w.key[:, :, :1, 1:]).all() and (w.query[..., 0] > 0).all()
     level = w.key[..., 0].double()
-    for value, share in zip(workloads.TIE_LEVELS, workloads.TIE_SHARES, strict=True):
+    for value, share in zip(families.TIE_LEVELS, families.TIE_SHARES, strict=True):
         found = (level == value).double().mean(-1)
         assert ((found - share).abs() <= ERRORS * math.sqrt(share * (1.0 - share) / 4096)).all()
-    assert torch.isin(level, torch.tensor(workloads.TIE_LEVELS).double()).all()
+    assert torch.isin(level, torch.tensor(families.TIE_LEVELS).double()).all()
     scores, _ = dense_scores(w)
     depth = 0.5 * (scores.max(-1, keepdims=True) - scores)
     # The levels again, times sqrt(head_dim) rounded to bfloat16.
@@ -156,8 +156,8 @@ def test_near_scores_differ_by_their_deviation(name, spread):
     w = workload(name, batch=1, heads=8, n_queries=256, head_dim=32, dtype=torch.bfloat16)
     scores, _ = dense_scores(w)
     # The level's factor is rounded to bfloat16, by 2^-9 at most; the rest is a mean of 8 * 256^2 scores.
-    rounding = workloads.NEAR_LEVEL * 2.0**-9
-    assert abs(scores.mean() - workloads.NEAR_LEVEL) <= rounding + ERRORS * spread / math.sqrt(8 * 256**2)
+    rounding = families.NEAR_LEVEL * 2.0**-9
+    assert abs(scores.mean() - families.NEAR_LEVEL) <= rounding + ERRORS * spread / math.sqrt(8 * 256**2)
     level = w.query[0, 0, 0, 0].double() * w.key[0, 0, 0, 0].double() * 32**-0.5
     # 31 components make the rest; rounding moves each factor by 2^-9 at most, a squared score by 2^-7.
     relative = ((scores - level.item()) ** 2).mean() / spread**2

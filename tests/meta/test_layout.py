@@ -26,6 +26,7 @@ RANKS = {
     "integrations": 4,
     "": 4,  # adasplash2/__init__.py, which exports the api
     "aot": 5,
+    "families": 5,
     "workloads": 5,
     "data": 5,
     "verify": 5,
