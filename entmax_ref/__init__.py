@@ -1,7 +1,7 @@
 """Exact alpha-entmax in NumPy float64: the oracle that the kernels are held to.
 
-Rows are solved by sorting, so there is no iteration count and no tolerance to choose. Importing this package
-imports NumPy and nothing else.
+Rows are solved by sorting the keys that may be supported, so there is no iteration count and no tolerance to choose.
+Importing this package imports NumPy and nothing else.
 
 Examples
 --------
@@ -13,16 +13,32 @@ array([0.625, 0.375, 0.   ])
 """
 
 from entmax_ref.attention import AttentionAux, attention, attention_scores, attention_vjp
+from entmax_ref.derivatives import entmax_alpha_grad, entmax_jacobian, entmax_jvp, entmax_second, entmax_vjp
+from entmax_ref.losses import entmax15_loss, entmax_loss, entmax_loss_grad, sparsemax_loss
+from entmax_ref.packed import attention_varlen, attention_varlen_vjp
 from entmax_ref.threshold import threshold
-from entmax_ref.transform import entmax, entmax_vjp, support
+from entmax_ref.transform import entmax, entmax15, softmax, sparsemax, support
 
 __all__ = [
     "AttentionAux",
     "attention",
     "attention_scores",
+    "attention_varlen",
+    "attention_varlen_vjp",
     "attention_vjp",
     "entmax",
+    "entmax15",
+    "entmax15_loss",
+    "entmax_alpha_grad",
+    "entmax_jacobian",
+    "entmax_jvp",
+    "entmax_loss",
+    "entmax_loss_grad",
+    "entmax_second",
     "entmax_vjp",
+    "softmax",
+    "sparsemax",
+    "sparsemax_loss",
     "support",
     "threshold",
 ]

@@ -60,6 +60,59 @@ def as_alpha(function: str, alpha: Any) -> float:
     return value
 
 
+def as_orders(function: str, alpha: Any, rows_shape: tuple[int, ...], *, softmax: bool) -> float | Floats:
+    """Return ``alpha`` as a float, or as an array of the shape of the rows if it differs between them.
+
+    Raise unless it is real, finite and above 1 (or equal to 1 if ``softmax``), and broadcasts to ``rows_shape``.
+    """
+    rule = "at least 1" if softmax else "above 1"
+    try:
+        found = np.asarray(alpha)
+    except (ValueError, TypeError, RuntimeError) as error:
+        raise TypeError(
+            f"{function}: alpha must be one real number or a rectangular array of them; NumPy says: {error}. "
+            "Pass a float, or an array that broadcasts to one value per row."
+        ) from error
+    if found.dtype.kind == "O":  # Python integers beyond int64
+        try:
+            found = np.array([float(one) if type(one) is int else one for one in found.flat]).reshape(found.shape)
+        except OverflowError:
+            found = np.full(found.shape, np.inf)
+    if found.dtype.kind not in "fiu":
+        shown = repr(alpha) if found.ndim == 0 else f"an array of dtype {found.dtype}"
+        raise TypeError(
+            f"{function}: alpha must be one real number {rule}, or an array of them; it is {shown} of type "
+            f"{type(alpha).__name__}. Pass a float, for example alpha=1.5, or one float per row."
+        )
+    with np.errstate(over="ignore"):
+        orders = found.astype(np.float64)
+    bad = ~((orders >= 1.0 if softmax else orders > 1.0) & (orders < np.inf))
+    if bad.any():
+        value = alpha if found.ndim == 0 else float(orders[bad][0])
+        at = "" if found.ndim == 0 else f" at index {tuple(map(int, np.argwhere(bad)[0]))}"
+        if value == 1.0:
+            raise ValueError(
+                f"{function}: alpha must be above 1; it is {value!r}{at}, and alpha=1 is softmax, which has no "
+                "threshold: tau / (alpha - 1) tends to -inf there. Use an alpha above 1 such as 1.5, or, for the "
+                "normaliser of softmax, the logarithm of the sum of exp(scores)."
+            )
+        raise ValueError(
+            f"{function}: alpha must be finite and {rule}; it is {value!r}{at}. "
+            f"Use 1.5 (entmax), 2 (sparsemax) or another finite value {rule}."
+        )
+    try:
+        spread = np.broadcast_to(orders, rows_shape)
+    except ValueError as error:
+        raise ValueError(
+            f"{function}: alpha must be one number or broadcast to one per row, shape {rows_shape} (that of scores "
+            f"without axis); its shape is {orders.shape}. Insert axes of length 1 (alpha[:, None]) so that its axes "
+            "line up from the right."
+        ) from error
+    if orders.size and (orders == orders.flat[0]).all():
+        return float(orders.flat[0])
+    return spread if spread.size else 1.5  # without a row there is no alpha to use
+
+
 def as_axis(function: str, name: str, axis: Any, shape: tuple[int, ...]) -> int:
     """Return ``axis`` counted from the front; raise unless it names a non-empty axis of ``shape``."""
     try:
@@ -87,7 +140,7 @@ def as_mask(function: str, name: str, mask: ArrayLike | None, shape: tuple[int, 
     if found.dtype != np.bool_:
         raise TypeError(
             f"{function}: {name} must be boolean, True where the key is visible; its dtype is {found.dtype}. "
-            f"Convert with astype(bool), or add an additive mask to the scores yourself."
+            f"Convert with astype(bool), or add an additive mask to the scores (attention takes it as bias=)."
         )
     try:
         return np.broadcast_to(found, shape)
@@ -107,6 +160,68 @@ def as_same_shape(function: str, name: str, array: ArrayLike, rule: str, shape: 
             f"Broadcast or transpose it to that shape first."
         )
     return found
+
+
+def as_target(
+    function: str, target: ArrayLike, shape: tuple[int, ...], place: int
+) -> tuple[Floats, NDArray[np.intp] | None]:
+    """Return the target as probabilities of ``shape``, keys last, and the class indices if it came as such.
+
+    ``place`` is the axis of the keys in the caller's arrays. Raise unless integers index the keys of each row, or
+    floating numbers are one distribution per row.
+    """
+    rows_shape, n = shape[:-1], shape[-1]
+    given = (*rows_shape[:place], n, *rows_shape[place:])
+    numbers = as_real(function, "target", target)
+    kind = np.asarray(target).dtype.kind
+    if kind in "iu":
+        found = np.asarray(target)
+        if found.shape != rows_shape:
+            way_out = (
+                "Convert probabilities with astype(float)."
+                if found.shape == given
+                else "Pass one index per row, or probabilities as floating numbers in the shape of scores."
+            )
+            raise ValueError(
+                f"{function}: target, which is of integer dtype {found.dtype}, must hold one index per row, shape "
+                f"{rows_shape}; its shape is {found.shape}. {way_out}"
+            )
+        bad = (found < 0) | (found >= n)
+        if bad.any():
+            raise ValueError(
+                f"{function}: target must index the {n} keys of a row, from 0 to {n - 1}; it holds {found[bad][0]}. "
+                "Replace indices that mean 'ignore' by any valid one and drop those rows from the result."
+            )
+        classes = found.astype(np.intp)
+        probs = np.zeros(shape)
+        np.put_along_axis(probs, classes[..., None], 1.0, axis=-1)
+        return probs, classes
+    if numbers.shape != given:
+        way_out = (
+            "Convert class indices with astype(int)."
+            if numbers.shape == rows_shape
+            else "Broadcast or transpose it to that shape, or pass one integer index per row."
+        )
+        raise ValueError(
+            f"{function}: target, which is of floating dtype, must have the shape of scores, {given}; its shape is "
+            f"{numbers.shape}. {way_out}"
+        )
+    probs = np.moveaxis(numbers, place, -1)
+    wrong = ~(probs >= 0.0)
+    if wrong.any():
+        raise ValueError(
+            f"{function}: target must hold probabilities, nonnegative; it holds {float(probs[wrong][0])!r}. "
+            "Clip rounding errors with numpy.maximum(target, 0), and normalise."
+        )
+    total = probs.sum(axis=-1)
+    off = ~(np.abs(total - 1.0) <= 2.0**-16)
+    if off.any():
+        found_total = float(total[off][0])
+        raise ValueError(
+            f"{function}: target must sum to 1 over axis {place}, within 2**-16; a row sums to {found_total!r}. "
+            "Divide it by its sum."
+        )
+    return probs, None
 
 
 def as_operands(

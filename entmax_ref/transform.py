@@ -1,21 +1,23 @@
-"""Map scores to probabilities, and carry a gradient back through the map."""
+"""What are the probabilities of each row, and which keys hold them?"""
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from entmax_ref.arguments import Booleans, Floats, as_alpha, as_axis, as_mask, as_real, as_same_shape
-from entmax_ref.threshold import SolvedRows, power_of, solve_rows
+from entmax_ref.arguments import Booleans, Floats, as_axis, as_mask, as_orders, as_real
+from entmax_ref.threshold import SolvedRows, chunks_of
 
 
-def entmax(scores: ArrayLike, alpha: float = 1.5, *, axis: int = -1, where: ArrayLike | None = None) -> Floats:
+def entmax(scores: ArrayLike, alpha: ArrayLike = 1.5, *, axis: int = -1, where: ArrayLike | None = None) -> Floats:
     r"""Return the alpha-entmax probabilities, ``max((alpha - 1) * scores - tau, 0) ** (1 / (alpha - 1))``.
 
     Parameters
     ----------
     scores : array_like of real numbers, shape (..., n, ...)
         Converted to float64 and never modified. ``-inf`` marks a key that is not visible.
-    alpha : float, default 1.5
-        Order of the transform, above 1: 1.5 is entmax, 2 is sparsemax.
+    alpha : float or array_like, default 1.5
+        Order of the transform, at least 1: 1 is softmax, 1.5 is entmax, 2 is sparsemax. An array has the shape of
+        ``scores`` without ``axis``, or broadcasts to it: one order per row, for example ``alpha[:, None]`` for one per
+        head of scores of shape (batch, heads, n_queries, n_keys).
     axis : int, default -1
         The axis of the keys, of length n >= 1.
     where : array_like of bool, optional
@@ -31,9 +33,10 @@ def entmax(scores: ArrayLike, alpha: float = 1.5, *, axis: int = -1, where: Arra
     Raises
     ------
     TypeError
-        If ``scores`` is not real and numeric, ``where`` not boolean, ``alpha`` or ``axis`` not one number.
+        If ``scores`` or ``alpha`` is not real and numeric, ``where`` not boolean, or ``axis`` not one integer.
     ValueError
-        If ``alpha`` is not finite and above 1, ``axis`` is empty or absent, or ``where`` does not broadcast.
+        If ``alpha`` is not finite and at least 1 or does not broadcast to the rows, ``axis`` is empty or absent, or
+        ``where`` does not broadcast.
 
     See Also
     --------
@@ -43,16 +46,23 @@ def entmax(scores: ArrayLike, alpha: float = 1.5, *, axis: int = -1, where: Arra
     Notes
     -----
     This is the maximiser over the simplex of :math:`p \cdot s + H_\alpha(p)`, with the Tsallis entropy
-    :math:`H_\alpha(p) = \sum_j (p_j - p_j^\alpha) / (\alpha (\alpha - 1))`.
+    :math:`H_\alpha(p) = \sum_j (p_j - p_j^\alpha) / (\alpha (\alpha - 1))`, for alpha 1 that of Shannon.
 
-    The gaps are formed relative to the smallest key of the support and never from tau itself, so an offset
-    common to a row costs no digits beyond those that the scores lost to it. Each gap errs by at most the
+    The gaps are formed relative to the maximum or to the smallest key of the support and never from tau itself, so an
+    offset common to a row costs no digits beyond those that the scores lost to it. Each gap errs by at most the
     bound of `threshold` for ``row_max = 0``; a gap error e becomes an error of at most ``(gap + e) ** power -
-    gap ** power`` (or the same below the gap), plus the rounding of the power. For alpha well above 2 the
-    power is less than 1 and a key at the edge of the support feels it: there the rounding of z alone costs up
-    to ``(2**-52) ** power``. For alpha close to 1 the relative error of a probability grows as ``2**-53 /
-    (alpha - 1)``. A gap below 1e-323 is 0, and with it the probability; equal scores come to that if
-    ``n ** (1 - alpha)`` does, as for 1000 keys and alpha above 108.
+    gap ** power`` (or the same below the gap), plus the rounding of the power.
+
+    For alpha close to 1 much less is lost. Where ``size ** (alpha - 1) < 2``, with size that of the support, a
+    probability is computed as ``exp(log1p(-(alpha - 1) * depth) / (alpha - 1))`` from ``depth = theta + max(scores) -
+    score``, in which theta tends to ``log(sum(exp(scores - max(scores))))``. With u = 2**-53 and r = u * (6 + 2 * (2 +
+    log(n) + D)), D as in `threshold`, its relative error is at most ``(r + 3 * u * depth) / gap + u * (6 + 2 *
+    abs(log(probs)))`` to first order, whatever alpha is. A row sums to 1 within 4 * 2**-52 * sqrt(n) on all rows that
+    were tried; the worst were 6 * 2**-53 off, at any n up to 4096.
+
+    For alpha well above 2 the power is less than 1 and a key at the edge of the support feels it: there the rounding
+    of z alone costs up to ``(2**-52) ** power``. A gap below 1e-323 is 0, and with it the probability; equal scores
+    come to that if ``n ** (1 - alpha)`` does, as for 1000 keys and alpha above 108.
 
     Lemmas: threshold_unique, threshold_shift
 
@@ -71,20 +81,118 @@ def entmax(scores: ArrayLike, alpha: float = 1.5, *, axis: int = -1, where: Arra
     >>> entmax([[1.0, float("nan")], [1.0, 1.0]])
     array([[nan, nan],
            [0.5, 0.5]])
+    >>> entmax([[0.0, 0.5], [0.0, 0.5]], alpha=[1.5, 2.0])
+    array([[0.32..., 0.67...],
+           [0.25     , 0.75     ]])
     """
-    order, array, place, mask = _accept("entmax", scores, alpha, axis, where)
-    return np.moveaxis(probs_of(solve_rows(array, order, mask), order), -1, place)
+    order, array, place, mask = accept("entmax", scores, alpha, axis, where)
+    return np.moveaxis(_filled(array, order, mask), -1, place)
 
 
-def support(scores: ArrayLike, alpha: float = 1.5, *, axis: int = -1, where: ArrayLike | None = None) -> Booleans:
+def sparsemax(scores: ArrayLike, *, axis: int = -1, where: ArrayLike | None = None) -> Floats:
+    """Return the Euclidean projection of each row onto the simplex, `entmax` with alpha 2.
+
+    Parameters
+    ----------
+    scores, axis, where
+        As given to `entmax`.
+
+    Returns
+    -------
+    probs : ndarray of float64, the shape of ``scores``
+        As `entmax` returns them.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `entmax` does.
+
+    References
+    ----------
+    .. [1] A. F. T. Martins and R. F. Astudillo, "From Softmax to Sparsemax: A Sparse Model of Attention and
+       Multi-Label Classification", ICML 2016.
+
+    Examples
+    --------
+    >>> sparsemax([0.5, 0.25, -1.0])
+    array([0.625, 0.375, 0.   ])
+    """
+    order, array, place, mask = accept("sparsemax", scores, 2.0, axis, where)
+    return np.moveaxis(_filled(array, order, mask), -1, place)
+
+
+def entmax15(scores: ArrayLike, *, axis: int = -1, where: ArrayLike | None = None) -> Floats:
+    """Return `entmax` with alpha 1.5.
+
+    Parameters
+    ----------
+    scores, axis, where
+        As given to `entmax`.
+
+    Returns
+    -------
+    probs : ndarray of float64, the shape of ``scores``
+        As `entmax` returns them.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `entmax` does.
+
+    References
+    ----------
+    .. [1] B. Peters, V. Niculae and A. F. T. Martins, "Sparse Sequence-to-Sequence Models", ACL 2019.
+
+    Examples
+    --------
+    >>> entmax15([1.0, 1.0, 1.0, 1.0])
+    array([0.25, 0.25, 0.25, 0.25])
+    """
+    order, array, place, mask = accept("entmax15", scores, 1.5, axis, where)
+    return np.moveaxis(_filled(array, order, mask), -1, place)
+
+
+def softmax(scores: ArrayLike, *, axis: int = -1, where: ArrayLike | None = None) -> Floats:
+    """Return ``exp(scores)`` over its sum by row, the limit of `entmax` as alpha tends to 1.
+
+    Parameters
+    ----------
+    scores, axis, where
+        As given to `entmax`.
+
+    Returns
+    -------
+    probs : ndarray of float64, the shape of ``scores``
+        As `entmax` returns them.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `entmax` does.
+
+    References
+    ----------
+    .. [1] J. S. Bridle, "Training Stochastic Model Recognition Algorithms as Networks can Lead to Maximum Mutual
+       Information Estimation of Parameters", NIPS 1989.
+
+    Examples
+    --------
+    >>> softmax([0.0, 0.0])
+    array([0.5, 0.5])
+    """
+    order, array, place, mask = accept("softmax", scores, 1.0, axis, where)
+    return np.moveaxis(_filled(array, order, mask), -1, place)
+
+
+def support(scores: ArrayLike, alpha: ArrayLike = 1.5, *, axis: int = -1, where: ArrayLike | None = None) -> Booleans:
     """Return which keys have ``(alpha - 1) * scores > tau``, that is, a positive probability.
 
     Parameters
     ----------
     scores : array_like of real numbers, shape (..., n, ...)
         Converted to float64 and never modified. ``-inf`` marks a key that is not visible.
-    alpha : float, default 1.5
-        Order of the transform, above 1.
+    alpha : float or array_like, default 1.5
+        As given to `entmax`. At alpha 1 every visible key is supported.
     axis : int, default -1
         The axis of the keys, of length n >= 1.
     where : array_like of bool, optional
@@ -115,107 +223,86 @@ def support(scores: ArrayLike, alpha: float = 1.5, *, axis: int = -1, where: Arr
     >>> support([0.5, 0.25, -1.0], alpha=2.0)
     array([ True,  True, False])
     """
-    order, array, place, mask = _accept("support", scores, alpha, axis, where)
-    return np.moveaxis(solve_rows(array, order, mask).gap > 0.0, -1, place)
+    order, array, place, mask = accept("support", scores, alpha, axis, where)
+    found = np.zeros(array.shape, dtype=np.bool_)
+    for chunk in chunks_of(array, order, mask):
+        chunk.fill(found.reshape(-1, array.shape[-1]), chunk.supported)
+    return np.moveaxis(found, -1, place)
 
 
-def entmax_vjp(
-    scores: ArrayLike,
-    d_probs: ArrayLike,
-    alpha: float = 1.5,
-    *,
-    axis: int = -1,
-    where: ArrayLike | None = None,
-) -> Floats:
-    r"""Return the gradient for the scores, given that for the probabilities (vector-Jacobian product).
-
-    Parameters
-    ----------
-    scores : array_like of real numbers, shape (..., n, ...)
-        As given to `entmax`; never modified.
-    d_probs : array_like of real numbers, the shape of ``scores``
-        Gradient of a scalar with respect to the probabilities. Entries outside the support are not read, so a
-        NaN there is harmless.
-    alpha : float, default 1.5
-        Order of the transform, above 1.
-    axis : int, default -1
-        The axis of the keys, of length n >= 1.
-    where : array_like of bool, optional
-        Broadcasts to the shape of ``scores``; False marks a key that is not visible, whatever its score.
-
-    Returns
-    -------
-    d_scores : ndarray of float64, the shape of ``scores``
-        Gradient of the same scalar with respect to the scores. 0 outside the support and throughout a row
-        without a visible key; NaN on the visible keys of a row with a visible NaN or ``+inf``.
-
-    Raises
-    ------
-    TypeError, ValueError
-        As `entmax` does, and if ``d_probs`` is not real and numeric or has another shape than ``scores``.
-
-    Notes
-    -----
-    The Jacobian is :math:`\operatorname{diag}(s) - s s^T / \sum_j s_j` with the sensitivity :math:`s = p^{2 -
-    \alpha}` on the support and 0 outside. It is symmetric and its rows sum to 0, so a constant added to
-    ``d_probs`` changes nothing: the key with the largest sensitivity is taken as the origin, which keeps the
-    digits where one sensitivity dwarfs the others (alpha > 2, a key at the edge of the support).
-
-    At a score whose key is just about to enter the support (z equal to tau) this is the derivative on the
-    side on which the key stays outside. For alpha < 2 both sides agree.
-
-    With e the error of the gaps that `entmax` states, the sensitivity of a key has the relative error ``abs(2
-    - alpha) / (alpha - 1) * e / gap`` and a few units of 2**-53, and d_scores to first order the error that
-    follows from it in the two sums; the tests evaluate exactly that expression.
-
-    Lemmas: jacobian_form, jacobian_rows_zero
-
-    References
-    ----------
-    .. [1] B. Peters, V. Niculae and A. F. T. Martins, "Sparse Sequence-to-Sequence Models", ACL 2019. The
-       Jacobian.
-    .. [2] G. M. Correia, V. Niculae and A. F. T. Martins, "Adaptively Sparse Transformers", EMNLP 2019.
-
-    Examples
-    --------
-    >>> entmax_vjp([0.5, 0.25, -1.0], [1.0, 0.0, 7.0], alpha=2.0)
-    array([ 0.5, -0.5,  0. ])
-    """
-    order, array, place, mask = _accept("entmax_vjp", scores, alpha, axis, where)
-    moved = as_same_shape("entmax_vjp", "d_probs", d_probs, "the shape of scores", np.shape(scores))
-    d_scores = vjp_of(solve_rows(array, order, mask), order, np.moveaxis(moved, place, -1))
-    return np.moveaxis(d_scores, -1, place)
+def probs_of(rows: SolvedRows, alpha: float | Floats) -> Floats:
+    """Return the probabilities of solved rows, (..., n), NaN where a row is undefined and a key visible."""
+    return (
+        np.where(rows.undefined[..., None] & rows.visible, np.nan, rows.probs) if rows.undefined.any() else rows.probs
+    )
 
 
-def probs_of(rows: SolvedRows, alpha: float) -> Floats:
-    """Return the probabilities of solved rows, (..., n)."""
-    return np.where(rows.undefined[..., None] & rows.visible, np.nan, power_of(rows.gap, alpha))
-
-
-def vjp_of(rows: SolvedRows, alpha: float, d_probs: Floats) -> Floats:
-    """Return the gradient for the scores of solved rows.  Lemmas: jacobian_form, jacobian_rows_zero"""
+def sensitivity_of(rows: SolvedRows, alpha: float | Floats) -> Floats:
+    """Return ``probs ** (2 - alpha)`` on the support of solved rows and 0 elsewhere."""
     supported = rows.gap > 0.0
-    if alpha == 2.0:
-        sensitivity = supported.astype(np.float64)
-    else:
-        # probs ** (2 - alpha) from the gap itself, which does not underflow before the sensitivity does
-        positive = np.where(supported, rows.gap, 1.0)
-        sensitivity = np.where(supported, np.power(positive, (2.0 - alpha) / (alpha - 1.0)), 0.0)
-    origin = np.take_along_axis(d_probs, np.argmax(sensitivity, axis=-1, keepdims=True), axis=-1)
+    if not isinstance(alpha, np.ndarray):
+        if alpha == 2.0:
+            return supported.astype(np.float64)
+        if alpha == 1.5:
+            return rows.gap
+        if alpha == 1.0:
+            return rows.probs
+    order = alpha[..., None] if isinstance(alpha, np.ndarray) else alpha
+    gap = np.where(supported, rows.gap, 1.0)
+    power = (2.0 - order) / np.where(order == 1.0, 1.0, order - 1.0)
+    # A small gap holds its own digits, and does not underflow before the sensitivity does. One close to 1 has lost
+    # digits that the probability still holds.
+    small = gap <= 0.5
+    found = np.where(small, np.power(np.where(small, gap, 1.0), power), rows.probs / gap)
+    return np.where(supported, found, 0.0)
+
+
+def centred_of(rows: SolvedRows, sensitivity: Floats, values: Floats) -> Floats:
+    """Return ``values`` less their mean weighted by the sensitivity, on the support, and 0 elsewhere.
+
+    The key with the largest sensitivity is the origin, which keeps the digits where it dwarfs the others.
+    """
+    supported = rows.gap > 0.0
+    place = np.argmax(sensitivity, axis=-1, keepdims=True)
     with np.errstate(invalid="ignore"):  # inf - inf: an infinite gradient on the support gives NaN, as it should
-        centred = np.where(supported, d_probs - origin, 0.0)
+        centred = np.where(supported, values - np.take_along_axis(values, place, axis=-1), 0.0)
         total = np.sum(sensitivity, axis=-1, keepdims=True)
         mean = np.sum(sensitivity * centred, axis=-1, keepdims=True) / np.where(total > 0.0, total, 1.0)
-        d_scores = np.where(supported, sensitivity * (centred - mean), 0.0)
-    return np.where(rows.undefined[..., None] & rows.visible, np.nan, d_scores)
+        return np.where(supported, centred - mean, 0.0)
 
 
-def _accept(
-    function: str, scores: ArrayLike, alpha: float, axis: int, where: ArrayLike | None
-) -> tuple[float, Floats, int, Booleans | None]:
-    """Check the arguments that the transforms share; return them with the keys on the last axis."""
-    order = as_alpha(function, alpha)
+def vjp_of(rows: SolvedRows, alpha: float | Floats, d_probs: Floats) -> Floats:
+    """Return the gradient for the scores of solved rows.  Lemmas: jacobian_form, jacobian_rows_zero"""
+    sensitivity = sensitivity_of(rows, alpha)
+    with np.errstate(invalid="ignore"):
+        found = sensitivity * centred_of(rows, sensitivity, d_probs)
+    return np.where(rows.undefined[..., None] & rows.visible, np.nan, found)
+
+
+def accept(
+    function: str, scores: ArrayLike, alpha: ArrayLike, axis: int, where: ArrayLike | None
+) -> tuple[float | Floats, Floats, int, Booleans | None]:
+    """Check the arguments that the maps share; return them with the keys on the last axis."""
     array = as_real(function, "scores", scores)
     place = as_axis(function, "scores", axis, array.shape)
+    moved = np.moveaxis(array, place, -1)
+    order = as_orders(function, alpha, moved.shape[:-1], softmax=True)
     mask = as_mask(function, "where", where, array.shape)
-    return order, np.moveaxis(array, place, -1), place, None if mask is None else np.moveaxis(mask, place, -1)
+    return order, moved, place, None if mask is None else np.moveaxis(mask, place, -1)
+
+
+def _filled(scores: Floats, alpha: float | Floats, mask: Booleans | None) -> Floats:
+    """Return the probabilities of rows of shape (..., n)."""
+    n = scores.shape[-1]
+    probs = np.zeros(scores.shape)
+    flat = probs.reshape(-1, n)
+    for chunk in chunks_of(scores, alpha, mask):
+        chunk.fill(flat, chunk.probs())
+        if chunk.undefined.any():
+            for_rows = np.zeros(flat.shape[:1], dtype=np.bool_)
+            for_rows[chunk.rows] = chunk.undefined
+            visible = scores.reshape(-1, n)[for_rows] != -np.inf
+            if mask is not None:
+                visible &= mask.reshape(-1, n)[for_rows]
+            flat[for_rows] = np.where(visible, np.nan, 0.0)
+    return probs

@@ -16,10 +16,11 @@ from exact import U
 
 import entmax_ref
 from entmax_ref import AttentionAux, attention, attention_scores, attention_vjp
+from entmax_ref.packed import attention_varlen, attention_varlen_vjp
 from lemmas import lemma
 
 HEAD_DIM = 4
-MODULE = sys.modules["entmax_ref.attention"]  # as an attribute of the package this name is the function
+MODULE = sys.modules["entmax_ref.attention_problem"]
 SHAPES = {  # batch, heads, kv_heads, n_queries, n_keys, value_dim, options
     "plain": (1, 1, 1, 3, 4, 4, {}),
     "default options, square": (2, 2, 2, 4, 4, 4, {}),
@@ -578,3 +579,320 @@ def test_a_bad_d_out_or_return_aux_is_named():
         TypeError,
         "return_aux must be True or False; it is of type int",
     )
+
+
+# Options beyond those above: windows, an additive bias, one alpha per head, gradients for both, and packed sequences.
+
+
+@pytest.mark.parametrize(("n_queries", "n_keys"), [(5, 5), (3, 6), (6, 3), (1, 4)])
+@pytest.mark.parametrize("window", [(0, 0), (2, 1), (None, 1), (2, None), (0, None), (None, None), (9, 9), None])
+@pytest.mark.parametrize("is_causal", [False, True])
+def test_window_is_counted_from_the_bottom_right_diagonal(n_queries, n_keys, window, is_causal):
+    query, key = np.zeros((1, 1, n_queries, 2)), np.zeros((1, 1, n_keys, 2))
+    seen = attention_scores(query, key, window=window, is_causal=is_causal)[0, 0] == 0.0
+    left, right = window or (None, None)
+    for i, j in np.ndindex(n_queries, n_keys):
+        diagonal = i + n_keys - n_queries
+        wanted = (left is None or j >= diagonal - left) and (right is None or j <= diagonal + right)
+        assert seen[i, j] == (wanted and (not is_causal or j <= diagonal))
+    _, aux = attention(query, key, key, window=window, is_causal=is_causal, return_aux=True)
+    np.testing.assert_array_equal(aux.support_size[0, 0], seen.sum(axis=-1))
+
+
+BIASES = {
+    "full": (2, 2, 4, 4),
+    "per head": (2, 1, 1),
+    "of keys": (2, 1, 1, 4),
+    "per query": (4, 1),
+    "one": (),
+    "row": (4,),
+}
+
+
+@pytest.mark.parametrize("kind", BIASES)
+@each_alpha
+def test_a_bias_is_added_and_its_gradient_is_that_of_the_scores(kind, alpha):
+    query, key, value, d_out, _ = problem("default options, square")
+    rng = np.random.default_rng(3)
+    bias = rng.integers(-8, 9, BIASES[kind]) / 4
+    if bias.ndim:
+        bias[rng.random(bias.shape) < 0.3] = -np.inf
+    scores = attention_scores(query, key, bias=bias)
+    np.testing.assert_array_equal(scores, attention_scores(query, key) + bias)  # every sum is exact
+    out = attention(query, key, value, alpha=alpha, bias=bias)
+    np.testing.assert_array_equal(out, entmax_ref.entmax(scores, alpha) @ value)
+    d_bias = attention_vjp(query, key, value, d_out, alpha=alpha, bias=bias, return_d_bias=True)[-1]
+    d_scores = entmax_ref.entmax_vjp(scores, d_out @ np.swapaxes(value, -1, -2), alpha)
+    along = tuple(axis for axis in range(4) if ((1,) * (4 - bias.ndim) + bias.shape)[axis] == 1)
+    assert d_bias.shape == bias.shape and d_bias.dtype == np.float64
+    wanted = d_scores.sum(axis=along, keepdims=True).reshape(bias.shape)
+    size = np.abs(d_scores).sum(axis=along, keepdims=True).reshape(bias.shape)
+    assert np.all(np.abs(d_bias - wanted) <= 2 * d_scores.size * U * size)
+    assert not d_bias[np.broadcast_to(bias == -np.inf, bias.shape)].any()
+
+
+def test_a_bias_of_minus_infinity_hides_what_a_mask_hides():
+    query, key, value, d_out, options = problem("mask")
+    mask = options["mask"]
+    key = key.copy()
+    key[0, 0, 1] = np.nan
+    mask[0, 0, :, 1] = False  # NaN that is hidden stays hidden
+    masked = attention_vjp(query, key, value, d_out, mask=mask)
+    biased = attention_vjp(query, key, value, d_out, bias=np.where(mask, 0.0, -np.inf))
+    for ours, theirs in zip(biased, masked, strict=True):
+        assert np.isfinite(theirs).all()
+        np.testing.assert_array_equal(ours, theirs)
+
+
+@pytest.mark.parametrize("poison", [np.nan, np.inf])
+def test_a_poisoned_bias_reaches_its_rows_and_no_other(poison):
+    query, key, value, d_out, _ = problem("default options, square")
+    bias = np.zeros((4, 4))
+    bias[2, 1] = poison
+    out, aux = attention(query, key, value, bias=bias, return_aux=True)
+    others = [0, 1, 3]
+    assert np.isnan(out[:, :, 2]).all() and np.isnan(aux.tau[:, :, 2]).all()
+    np.testing.assert_array_equal(out[:, :, others], attention(query, key, value)[:, :, others])
+    found = attention_vjp(query, key, value, d_out, bias=bias, return_d_alpha=True, return_d_bias=True)
+    assert np.isnan(found[3]) and np.isnan(found[4][2]).all() and np.isfinite(found[4][others]).all()
+
+
+MIXED_ALPHAS = np.array([1.25, 1.5, 2.0, 2.5])
+
+
+def test_one_alpha_per_head():
+    """Head by head the results of that alpha alone; a power computed for an array may round otherwise."""
+    query, key, value, d_out, options = problem("groups")
+    out, aux = attention(query, key, value, alpha=MIXED_ALPHAS, return_aux=True, **options)
+    found = attention_vjp(query, key, value, d_out, alpha=MIXED_ALPHAS, return_d_alpha=True, **options)
+    assert found[3].shape == (4,)
+    d_key, d_value = np.zeros_like(key), np.zeros_like(value)
+    limit = 64 * U
+    for head, alpha in enumerate(MIXED_ALPHAS):
+        of_key = slice(head // 2, head // 2 + 1)
+        alone = query[:, head : head + 1], key[:, of_key], value[:, of_key]
+        one, one_aux = attention(*alone, alpha=alpha, return_aux=True)
+        np.testing.assert_array_equal(aux.tau[:, head], one_aux.tau[:, 0])
+        assert np.max(np.abs(out[:, head] - one[:, 0])) <= limit
+        gradients = attention_vjp(*alone, d_out[:, head : head + 1], alpha=alpha, return_d_alpha=True)
+        assert gradients[3].shape == () and isinstance(gradients[3], np.ndarray)
+        assert np.max(np.abs(found[0][:, head] - gradients[0][:, 0])) <= 64 * limit
+        assert abs(found[3][head] - gradients[3]) <= 256 * limit * (1.0 + abs(gradients[3]))
+        d_key[:, of_key] += gradients[1]
+        d_value[:, of_key] += gradients[2]
+    assert np.max(np.abs(found[1] - d_key)) <= 64 * limit and np.max(np.abs(found[2] - d_value)) <= 64 * limit
+    same = attention_vjp(query, key, value, d_out, alpha=np.full(4, 1.5), return_d_alpha=True, **options)
+    scalar = attention_vjp(query, key, value, d_out, alpha=1.5, return_d_alpha=True, **options)
+    assert abs(same[3].sum() - scalar[3]) <= 64 * U * np.abs(same[3]).sum()
+
+
+@pytest.mark.parametrize("shape", ["causal", "mask and causal", "plain"])
+@pytest.mark.parametrize("alpha", [1.0625, 1.25, 1.5, 1.75, 2.0, 2.5])
+def test_d_alpha_against_high_precision_differences(shape, alpha):
+    """The exact loss at alpha +- 2**-60, with scores held fixed: the quotient is off by 2**-120 times a derivative."""
+    query, key, value, d_out, options, scores, rows = seed_away_from_edges(shape, alpha)
+    step = exact.Fraction(1, 2**60)
+    values = per_query_head(value, query.shape[1])
+    d_probs = d_out @ np.swapaxes(values, -1, -2)  # exact
+    ends, bound = [], 0.0
+    for sign in (1, -1):
+        order = exact.Fraction(alpha) + sign * step
+        loss = exact.CONTEXT.mpf(0)
+        for row in np.ndindex(scores.shape[:-1]):
+            if np.all(scores[row] == -np.inf):
+                continue
+            probs = exact.probs(scores[row], order, bits=210)
+            loss += exact.CONTEXT.fdot(probs, [exact.exact(float(d)) for d in d_probs[row]])
+        ends.append(loss)
+    quotient = (ends[0] - ends[1]) / (2 * exact.exact(step))
+    # d_alpha = -sum(d_scores * w) with w = (1 - gap * (1 - log(gap))) / (alpha - 1) ** 2, whose derivative for the gap
+    # is log(gap) / (alpha - 1) ** 2: what the bounds of d_scores and of the gap carry into it, and n roundings a sum.
+    n = scores.shape[-1]
+    for row in np.ndindex(scores.shape[:-1]):
+        if np.all(scores[row] == -np.inf):
+            continue
+        gap = np.array([max(float(g), 0.0) for g in exact.gaps(scores[row], alpha)])
+        live = gap > 0.0
+        log = np.log(np.where(live, gap, 1.0))
+        w = np.where(live, (1.0 - gap * (1.0 - log)) / (alpha - 1.0) ** 2, 0.0)
+        w_error = np.abs(log) * exact.gap_bound(n, alpha) / (alpha - 1.0) ** 2 + 16 * U * w
+        bound += np.sum(rows[3][row] * w.max() + np.abs(rows[1][row]) * w_error)
+        spread = np.ptp(d_probs[row][live])
+        # the other order of summation, d_probs times d probs / d alpha, has terms of this size
+        sensitivity = np.where(live, np.where(live, gap, 1.0) ** ((2.0 - alpha) / (alpha - 1.0)), 0.0)
+        relative = np.abs(2.0 - alpha) / (alpha - 1.0) * exact.gap_bound(n, alpha) / np.where(live, gap, 1.0)
+        bound += 2.0 * spread * np.sum(sensitivity * (w_error.max() + (relative + 4 * n * U) * w.max()))
+    found = attention_vjp(query, key, value, d_out, alpha=alpha, return_d_alpha=True, **options)[3]
+    assert found.shape == ()
+    assert float(abs(exact.exact(float(found)) - quotient)) <= 2.0 * bound + 2.0**-100
+
+
+@pytest.mark.parametrize("alpha", [1.0 + 2.0**-10, 1.0 + 2.0**-20, 1.0 + 2.0**-30])
+def test_d_alpha_keeps_its_digits_near_softmax(alpha):
+    """It tends to -sum(d_scores * log(p) ** 2) / 2, off by a multiple of alpha - 1; naive forms lose it altogether."""
+    query, key, value, d_out, _ = problem("default options, square")
+    scores = attention_scores(query, key)
+    p = np.exp(scores - scores.max(axis=-1, keepdims=True))
+    p /= p.sum(axis=-1, keepdims=True)
+    d_probs = d_out @ np.swapaxes(value, -1, -2)
+    d_scores = p * (d_probs - np.sum(p * d_probs, axis=-1, keepdims=True))
+    limit = -0.5 * np.sum(d_scores * np.log(p) ** 2)
+    found = attention_vjp(query, key, value, d_out, alpha=alpha, return_d_alpha=True)[3]
+    cubes = np.sum(np.abs(d_scores) * (1.0 + np.abs(np.log(p))) ** 4) + np.sum(p * (1.0 + np.log(p) ** 4)) * 64
+    assert abs(found - limit) <= (alpha - 1.0) * cubes + 1e-12 * cubes
+
+
+PACKED = {
+    "usual": ([0, 3, 4, 9], [0, 2, 7, 12]),
+    "no queries, no keys": ([0, 3, 3, 5, 9], [0, 4, 6, 6, 12]),
+    "one": ([0, 9], [0, 12]),
+    "nothing first and last": ([0, 0, 9, 9], [0, 0, 12, 12]),
+}
+
+
+@pytest.mark.parametrize("lengths", PACKED)
+@pytest.mark.parametrize(
+    "options", [{}, {"is_causal": True}, {"window": (1, 1)}, {"alpha": np.array([1.25, 1.5, 1.75, 2.0])}]
+)
+def test_packed_sequences_are_those_sequences_alone(lengths, options):
+    rng = np.random.default_rng(0)
+    sizes = ((9, 4, 6), (12, 2, 6), (12, 2, 3), (9, 4, 3))
+    query, key, value, d_out = (rng.integers(-8, 9, size) / 4 for size in sizes)
+    key[11] = np.nan  # the last sequence is poisoned, and no other
+    of_queries, of_keys = PACKED[lengths]
+    out, aux = attention_varlen(query, key, value, of_queries, of_keys, enable_gqa=True, return_aux=True, **options)
+    plain = attention_varlen(query, key, value, of_queries, of_keys, enable_gqa=True, **options)
+    np.testing.assert_array_equal(out, plain)
+    gradients = attention_varlen_vjp(
+        query, key, value, d_out, of_queries, of_keys, enable_gqa=True, return_d_alpha=True, **options
+    )
+    three = attention_varlen_vjp(query, key, value, d_out, of_queries, of_keys, enable_gqa=True, **options)
+    for ours, theirs in zip(gradients[:3], three, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    d_alpha = np.zeros(np.shape(options.get("alpha", 1.5)))
+    for s in range(len(of_queries) - 1):
+        q, k = slice(*of_queries[s : s + 2]), slice(*of_keys[s : s + 2])
+        if q.start == q.stop or k.start == k.stop:
+            assert not out[q].any() and np.all(aux.tau[:, q] == np.inf) and not aux.support_size[:, q].any()
+            assert not gradients[0][q].any() and not gradients[1][k].any() and not gradients[2][k].any()
+            continue
+        alone = [array.swapaxes(0, 1)[None] for array in (query[q], key[k], value[k])]
+        wanted, wanted_aux = attention(*alone, enable_gqa=True, return_aux=True, **options)
+        np.testing.assert_array_equal(out[q], wanted[0].swapaxes(0, 1))
+        np.testing.assert_array_equal(aux.tau[:, q], wanted_aux.tau[0])
+        np.testing.assert_array_equal(aux.support_size[:, q], wanted_aux.support_size[0])
+        d_alone = d_out[q].swapaxes(0, 1)[None]
+        parts = attention_vjp(*alone, d_alone, enable_gqa=True, return_d_alpha=True, **options)
+        for packed, part, place in zip(gradients, parts[:3], (q, k, k), strict=False):
+            np.testing.assert_array_equal(packed[place], part[0].swapaxes(0, 1))
+        d_alpha = d_alpha + parts[3]
+    assert gradients[3].shape == d_alpha.shape
+    np.testing.assert_array_equal(np.isnan(gradients[3]), np.isnan(d_alpha))
+
+
+def test_packed_with_nothing_in_it():
+    none, some = np.empty((0, 2, 4)), np.ones((3, 2, 4))
+    assert attention_varlen(none, some, some, [0, 0], [0, 3]).shape == (0, 2, 4)
+    assert not attention_varlen(some, none, none, [0, 3], [0, 0]).any()
+    found = attention_varlen_vjp(some, none, none, some, [0, 3], [0, 0], return_d_alpha=True)
+    assert [array.shape for array in found] == [(3, 2, 4), (0, 2, 4), (0, 2, 4), ()] and not found[0].any()
+    assert attention_varlen(none, none, none, [0], [0]).shape == (0, 2, 4)
+
+
+@pytest.mark.slow
+def test_length_8192_needs_no_dense_score_matrix():
+    """One head of 8192 x 8192 scores is 512 MiB; the peak stays below a third of that."""
+    n = 8192
+    query, key, value, d_out = np.random.default_rng(0).normal(size=(4, 1, 1, n, HEAD_DIM))
+    tracemalloc.start()
+    try:
+        out = attention(query, key, value, is_causal=True)
+        few = np.s_[:, :, -512:]
+        part = attention_vjp(query[few], key, value, d_out[few], is_causal=True, return_d_alpha=True)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert np.isfinite(out).all() and np.isfinite(part[3])
+    assert 3 * peak <= 8 * n * n
+
+
+BAD_OPTIONS = [
+    (
+        {"bias": np.ones((3, 3), bool)},
+        TypeError,
+        "bias must hold numbers to add to the scores; its dtype is bool. Pass",
+    ),
+    ({"bias": np.ones((3, 3)) * 1j}, TypeError, "bias must be real and numeric; its dtype is complex128."),
+    ({"bias": np.ones(2)}, ValueError, "bias must broadcast to shape (2, 4, 3, 3); its shape is (2,). Insert axes"),
+    ({"window": 3}, TypeError, "window must be None or a pair (left, right); it is 3. Pass for example"),
+    ({"window": (1, 2, 3)}, TypeError, "window must be None or a pair (left, right); it is (1, 2, 3)."),
+    ({"window": (1.0, 2)}, TypeError, "window must hold integers or None; it is (1.0, 2)."),
+    ({"window": (True, 2)}, TypeError, "window must hold integers or None; it is (True, 2)."),
+    ({"window": (-1, 0)}, ValueError, "window must not be negative; it is (-1, 0). Pass None for a side without"),
+]
+
+
+@pytest.mark.parametrize("function", ["attention", "attention_vjp", "attention_scores"])
+@pytest.mark.parametrize(("arguments", "error", "message"), BAD_OPTIONS)
+def test_a_bad_bias_or_window_is_named(function, arguments, error, message):
+    rest = {"attention": ["value"], "attention_vjp": ["value", "d_out"], "attention_scores": []}[function]
+    assert_refused(function, {**dict.fromkeys(["query", "key", *rest], ONES), **arguments}, error, message)
+
+
+@pytest.mark.parametrize(
+    ("alpha", "error", "message"),
+    [
+        (np.full(3, 1.5), ValueError, "alpha must be one number or have one entry per head of query, shape (4,); its"),
+        (np.full((1, 4), 1.5), ValueError, "alpha must be one number or have one entry per head of query, shape (4,)"),
+        ([1.5, 1.5, 1.5, 1.0], ValueError, "head 3: alpha must be above 1; it is 1.0, and alpha=1 is softmax"),
+        ([1.5, np.nan, 1.5, 1.5], ValueError, "head 1: alpha must be finite and above 1; it is nan."),
+        (["a"] * 4, TypeError, "alpha must be real and numeric; its dtype is <U1."),
+    ],
+)
+@pytest.mark.parametrize("function", ["attention", "attention_vjp"])
+def test_a_bad_alpha_of_heads_is_named(function, alpha, error, message):
+    rest = ["d_out"] if function == "attention_vjp" else []
+    assert_refused(function, {**dict.fromkeys(["query", "key", "value", *rest], ONES), "alpha": alpha}, error, message)
+
+
+def test_a_bad_flag_of_the_gradient_is_named():
+    operands = dict.fromkeys(["query", "key", "value", "d_out"], ONES)
+    message = "return_d_bias needs a bias; it is None. Pass that of the forward, or zeros."
+    assert_refused("attention_vjp", {**operands, "return_d_bias": True}, ValueError, message)
+    message = "return_d_alpha must be True or False; it is of type int"
+    assert_refused("attention_vjp", {**operands, "return_d_alpha": 1}, TypeError, message)
+
+
+@pytest.mark.parametrize("function", [attention_varlen, attention_varlen_vjp])
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        (
+            {"query": ONES},
+            ValueError,
+            "query must have the three axes (total, heads, head_dim); its shape is (2, 4, 3, 8)",
+        ),
+        ({"cu_seqlens_q": [0, 1.5]}, TypeError, "cu_seqlens_q must hold integers; its dtype is float64. Convert with"),
+        (
+            {"cu_seqlens_q": [0, 2, 1, 4]},
+            ValueError,
+            "cu_seqlens_q must be one row of offsets that rise from 0 to 4; it",
+        ),
+        ({"cu_seqlens_k": [0, 3]}, ValueError, "cu_seqlens_k must be one row of offsets that rise from 0 to 4; it is"),
+        ({"cu_seqlens_k": [1, 4]}, ValueError, "cu_seqlens_k must be one row of offsets that rise from 0 to 4; it is"),
+        ({"cu_seqlens_k": [0, 1, 4]}, ValueError, "cu_seqlens_q and cu_seqlens_k must describe as many sequences;"),
+        (
+            {"key": np.ones((4, 2, 8))},
+            ValueError,
+            "query and key must have the same number of heads; they have 3 and 2.",
+        ),
+        ({"window": 3}, TypeError, "window must be None or a pair (left, right); it is 3."),
+        ({"alpha": np.ones(2)}, ValueError, "alpha must be one number or have one entry per head of query, shape (3,)"),
+    ],
+)
+def test_bad_arguments_of_packed_sequences_are_named(function, arguments, error, message):
+    rest = {"d_out": np.ones((4, 3, 8))} if function is attention_varlen_vjp else {}
+    whole = dict.fromkeys(["query", "key", "value"], np.ones((4, 3, 8)))
+    offsets = {"cu_seqlens_q": [0, 4], "cu_seqlens_k": [0, 4]}
+    with pytest.raises(error, match=f"^{function.__name__}: .*{re.escape(message)}"):
+        function(**{**whole, **rest, **offsets, **arguments})

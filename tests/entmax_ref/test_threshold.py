@@ -15,7 +15,7 @@ import entmax_ref
 from entmax_ref import threshold
 from lemmas import lemma
 
-EXACT_EXAMPLES = 30  # each costs about 20 ms of bisection in high precision
+EXACT_EXAMPLES = 30  # each costs some milliseconds in high precision
 each_alpha = pytest.mark.parametrize("alpha", ALPHAS)
 
 
@@ -40,7 +40,7 @@ def assert_within_bounds(found, scores, alpha, relative_tau):
 @lemma("threshold_unique")
 @settings(max_examples=EXACT_EXAMPLES)
 @given(scores=shifted_rows())
-def test_tau_against_bisection_in_high_precision(alpha, scores):
+def test_tau_against_high_precision(alpha, scores):
     assert_within_bounds(threshold(scores, alpha), scores, alpha, exact.relative_tau(scores, alpha))
 
 
@@ -266,28 +266,27 @@ def test_a_mask_broadcasts():
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
-        ({"alpha": 1.0}, ValueError, "alpha must be above 1; it is 1.0, and alpha=1 is softmax"),
-        ({"alpha": 1}, ValueError, "alpha must be above 1; it is 1, and alpha=1 is softmax"),
-        ({"alpha": 0.5}, ValueError, "alpha must be finite and above 1; it is 0.5. Use 1.5 (entmax), 2"),
-        ({"alpha": -2}, ValueError, "alpha must be finite and above 1; it is -2."),
-        ({"alpha": float("nan")}, ValueError, "alpha must be finite and above 1; it is nan."),
-        ({"alpha": float("inf")}, ValueError, "alpha must be finite and above 1; it is inf."),
-        ({"alpha": 10**400}, ValueError, "alpha must be finite and above 1; it is 1000"),
+        ({"alpha": 0.5}, ValueError, "alpha must be finite and {rule}; it is 0.5. Use 1.5 (entmax), 2"),
+        ({"alpha": -2}, ValueError, "alpha must be finite and {rule}; it is -2."),
+        ({"alpha": float("nan")}, ValueError, "alpha must be finite and {rule}; it is nan."),
+        ({"alpha": float("inf")}, ValueError, "alpha must be finite and {rule}; it is inf."),
+        ({"alpha": 10**400}, ValueError, "alpha must be finite and {rule}; it is 1000"),
+        ({"alpha": [[1.5, -1.0]]}, ValueError, "alpha must be finite and {rule}; it is -1.0 at index (0, 1)."),
         (
             {"alpha": "1.5"},
             TypeError,
-            "alpha must be one real number above 1; it is '1.5' of type str. Pass a float",
+            "alpha must be one real number {rule}, or an array of them; it is '1.5' of type str. Pass a float",
         ),
-        ({"alpha": True}, TypeError, "alpha must be one real number above 1; it is True of type bool."),
-        (
-            {"alpha": 1.5 + 0j},
-            TypeError,
-            "alpha must be one real number above 1; it is (1.5+0j) of type complex.",
-        ),
+        ({"alpha": True}, TypeError, "or an array of them; it is True of type bool."),
+        ({"alpha": None}, TypeError, "or an array of them; it is None of type NoneType."),
+        ({"alpha": 1.5 + 0j}, TypeError, "or an array of them; it is (1.5+0j) of type complex."),
+        ({"alpha": ["1.5", "2"]}, TypeError, "it is an array of dtype <U3 of type list. Pass a float"),
+        ({"alpha": [[1.5], [2.0, 3.0]]}, TypeError, "alpha must be one real number or a rectangular array of them"),
         (
             {"alpha": [1.5, 2.0]},
-            TypeError,
-            "of type list. Pass a float, for example alpha=1.5, and call once per",
+            ValueError,
+            "alpha must be one number or broadcast to one per row, shape () (that of scores without axis); its shape "
+            "is (2,). Insert axes",
         ),
         (
             {"scores": [1j]},
@@ -356,8 +355,59 @@ def test_a_mask_broadcasts():
 @pytest.mark.parametrize("function", ["threshold", "entmax", "support"])
 def test_a_bad_argument_is_named_with_its_rule_its_value_and_a_way_out(function, arguments, error, message):
     arguments = {"scores": [1.0, 2.0], **arguments}
+    message = message.replace("{rule}", "above 1" if function == "threshold" else "at least 1")
     with pytest.raises(error, match="^" + function + ": .*" + re.escape(message)):
         getattr(entmax_ref, function)(**arguments)
+
+
+@pytest.mark.parametrize("alpha", [1, 1.0, [1.0, 1.5]])
+def test_softmax_has_no_threshold(alpha):
+    message = (
+        "^threshold: alpha must be above 1; it is .*, and alpha=1 is softmax, which has no threshold: .* logarithm"
+    )
+    with pytest.raises(ValueError, match=message):
+        threshold(np.ones((2, 2)), alpha)
+
+
+@settings(max_examples=50)
+@given(data=st.data())
+def test_alpha_by_row_is_each_row_on_its_own(data):
+    """Any mix of the closed forms, both forms of the root and alpha above 2 in one call."""
+    rows = [data.draw(shifted_rows()) for _ in range(6)]
+    alpha = np.array([data.draw(st.sampled_from(ALPHAS + EXTREME_ALPHAS)) for _ in rows])
+    n = max(map(len, rows))
+    scores = np.array([np.pad(row, (0, n - len(row)), constant_values=-np.inf) for row in rows])
+    found = threshold(scores, alpha)
+    np.testing.assert_array_equal(found, threshold(scores[:, None], alpha[:, None])[:, 0])
+    np.testing.assert_array_equal(found, threshold(scores.T, alpha, axis=0))
+    for tau, row, one in zip(found, rows, alpha, strict=True):
+        bound = exact.tau_bound(n, row_max_of(row, one), one)
+        assert tau == threshold(row, float(one)) or abs(tau - threshold(row, float(one))) <= 2 * bound
+
+
+@pytest.mark.parametrize("alpha", [1.001, 1.25, 1.5, 2.0, 2.5])
+@pytest.mark.parametrize("n", [31, 32, 33, 129, 700])
+def test_rows_around_the_widths_at_which_the_solver_changes_its_ways(alpha, n):
+    """Supports that end before, at and after a prefix; candidates packed and not; many rows in one chunk."""
+    rng = np.random.default_rng(n)
+    scores = rng.normal(size=(24, n)) * np.geomspace(1e-6, 100.0, 24)[:, None] / (alpha - 1.0)
+    scores[::4] = np.round(scores[::4])
+    wide = np.full((24, 8 * n), -1e9)  # the same keys, few among many
+    wide[:, ::8] = scores
+    for row, tau, packed in zip(scores, threshold(scores, alpha), threshold(wide, alpha), strict=True):
+        row_max = row_max_of(row, alpha)
+        relative = exact.exact(Fraction(float(tau)) - (Fraction(alpha) - 1) * Fraction(float(row.max())))
+        bound = exact.exact(exact.tau_bound(n, row_max, alpha))
+        relative_z = exact.relative_z(row, alpha)
+        assert exact.mass_at(relative_z, alpha, relative - bound) >= 1
+        assert exact.mass_at(relative_z, alpha, relative + bound) <= 1
+        assert abs(tau - packed) <= 2 * exact.tau_bound(n, row_max, alpha)
+
+
+def test_more_rows_than_a_chunk_holds():
+    scores = np.random.default_rng(7).normal(size=(300, 1500))
+    together = threshold(scores, 1.5)
+    np.testing.assert_array_equal(together[::37], [threshold(row, 1.5) for row in scores[::37]])
 
 
 def test_alpha_may_be_any_kind_of_real_scalar():

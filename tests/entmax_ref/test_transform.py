@@ -1,5 +1,6 @@
 """Are probabilities, support and gradients those of the definition, to their stated bounds?"""
 
+import math
 import re
 
 import exact
@@ -10,10 +11,10 @@ from exact import U
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from entmax_ref import entmax, entmax_vjp, support, threshold
+from entmax_ref import entmax, entmax15, entmax_vjp, softmax, sparsemax, support, threshold
 from lemmas import lemma
 
-EXACT_EXAMPLES = 25  # each costs some 20 ms of bisection in high precision
+EXACT_EXAMPLES = 25  # each costs some milliseconds in high precision
 each_alpha = pytest.mark.parametrize("alpha", ALPHAS)
 
 
@@ -66,6 +67,81 @@ def test_a_key_within_rounding_of_the_edge_of_the_support(alpha, data):
     for probability, gap in zip(entmax(scores, alpha), exact.gaps(scores, alpha), strict=True):
         least, greatest = exact.probs_range(gap, n, alpha)
         assert least <= exact.exact(float(probability)) <= greatest
+
+
+NEAR_ONE = (1.0, 1.0 + 2.0**-52, 1.0 + 1e-8, 1.0001, 1.001, 1.01, 1.1)
+
+
+@pytest.mark.parametrize("alpha", NEAR_ONE)
+@settings(max_examples=EXACT_EXAMPLES)
+@given(scores=shifted_rows())
+def test_probabilities_keep_their_digits_close_to_alpha_1(alpha, scores):
+    """A relative error by key, where the bound from the gap alone grows as 1 / (alpha - 1)."""
+    bounds = exact.FirstOrder(scores, alpha)
+    assume(bounds.valid)
+    for found, wanted, error in zip(entmax(scores, alpha), exact.probs(scores, alpha), bounds.probs_error, strict=True):
+        assert exact.difference(found, wanted) <= 1.01 * error * float(wanted) + 2.0**-1073
+
+
+@pytest.mark.parametrize("alpha", [*NEAR_ONE, 1.25, 4 / 3, 1.4, 1.5, 1.75, 1.9, 2.0, 2.5, 4.0, 10.0, 30.0])
+def test_probabilities_sum_to_1_within_4_units_times_sqrt_n(alpha):
+    rng = np.random.default_rng(12)
+    for n in (1, 2, 3, 4, 8, 100, 1000):
+        for deviation in (0.0, 0.01, 0.3, 1.0, 3.0, 30.0):
+            scores = rng.normal(size=(max(2, 300 // n), n)) * deviation
+            scores[::3] = np.round(scores[::3] * 4.0) / 4.0
+            for row in entmax(scores, alpha):
+                assert abs(math.fsum([*row, -1.0])) <= 4 * 2.0**-52 * np.sqrt(n)
+
+
+@given(scores=shifted_rows(max_size=30))
+def test_softmax_against_its_definition(scores):
+    relative = [exact.exact(exact.Fraction(float(s)) - exact.Fraction(float(scores.max()))) for s in scores]
+    total = exact.CONTEXT.fsum(map(exact.CONTEXT.exp, relative))
+    for found, depth in zip(softmax(scores), relative, strict=True):
+        wanted = exact.CONTEXT.exp(depth) / total
+        # exp and theta: 2 U and (2 + log(n) + n) U; theta + drop, theta and drop: 3 U of the depth
+        error = U * (6 + 2 * np.log(len(scores)) + len(scores) + 3 * (abs(float(depth)) + np.log(len(scores))))
+        assert exact.difference(found, wanted) <= 1.01 * error * float(wanted) + 2.0**-1073
+    np.testing.assert_array_equal(softmax(scores), entmax(scores, 1.0))
+    assert support(scores, 1.0).all()
+
+
+def test_the_named_maps_are_entmax():
+    scores = np.random.default_rng(13).normal(size=(3, 5, 4))
+    mask = np.arange(5) != 2
+    for function, alpha in ((softmax, 1.0), (entmax15, 1.5), (sparsemax, 2.0)):
+        np.testing.assert_array_equal(function(scores), entmax(scores, alpha))
+        np.testing.assert_array_equal(
+            function(scores, axis=1, where=mask[:, None]), entmax(scores, alpha, axis=1, where=mask[:, None])
+        )
+        with pytest.raises(TypeError, match=f"^{function.__name__}: scores must be real"):
+            function([1j])
+
+
+@pytest.mark.filterwarnings("error")
+def test_softmax_of_what_overflows_and_of_what_is_hidden():
+    scores = [[1.7e308, -1.7e308, -np.inf], [-np.inf] * 3, [1e300, 1e300, 0.0]]
+    np.testing.assert_array_equal(softmax(scores), [[1, 0, 0], [0, 0, 0], [0.5, 0.5, 0]])
+    np.testing.assert_array_equal(support(scores, 1.0), [[True, True, False], [False] * 3, [True] * 3])
+    both = entmax(scores, np.array([1.0, 1.0, 2.0]))
+    np.testing.assert_array_equal(both, softmax(scores))
+    np.testing.assert_array_equal(softmax([[0.0, np.nan], [0.0, 0.0]]), [[np.nan, np.nan], [0.5, 0.5]])
+
+
+@pytest.mark.filterwarnings("error")
+def test_one_alpha_per_head():
+    scores = np.random.default_rng(14).normal(size=(2, 5, 3, 40)) * 2
+    scores[0, :, 0] = -np.inf
+    scores[1, :, 1, 3] = np.nan
+    alpha = np.array([1.0, 1.5, 2.0, 1.2, 3.0])[:, None]
+    found, supported = entmax(scores, alpha), support(scores, alpha)
+    for head, one in enumerate(alpha[:, 0]):
+        np.testing.assert_allclose(found[:, head], entmax(scores[:, head], one), rtol=0, atol=60 * U)
+        np.testing.assert_array_equal(supported[:, head], support(scores[:, head], one))
+    np.testing.assert_array_equal(found, np.moveaxis(entmax(np.moveaxis(scores, 3, 1), alpha, axis=1), 1, 3))
+    with pytest.raises(ValueError, match=r"^entmax: alpha must be one number or broadcast .* \(2, 5, 3\) .* \(5,\)"):
+        entmax(scores, alpha[:, 0])
 
 
 @given(scores=grid_rows(max_size=30))
@@ -312,7 +388,7 @@ def test_nan_of_d_probs_matters_on_the_support_only():
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
-        ({"alpha": 1.0}, ValueError, "alpha must be above 1; it is 1.0, and alpha=1 is softmax"),
+        ({"alpha": 0.0}, ValueError, "alpha must be finite and at least 1; it is 0.0."),
         ({"scores": [1j, 0]}, TypeError, "scores must be real and numeric; its dtype is complex128."),
         ({"d_probs": [1j, 0]}, TypeError, "d_probs must be real and numeric; its dtype is complex128."),
         (

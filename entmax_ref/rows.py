@@ -1,0 +1,153 @@
+"""Which keys of a row may be supported, and what are their gaps and probabilities, a range of rows at a time?
+
+Rows lie on the last axis. Few of the keys of a long row matter, so those are gathered, and only they are sorted; what
+follows from the root is computed for them alone and written where they came from.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from entmax_ref.arguments import Booleans, Floats
+from entmax_ref.roots import LEAST, Root, log_probs, power_of_step, shortfall, solve
+
+Column = TypeVar("Column", float, float | Floats, Floats, Booleans)
+
+KEYS_PER_CHUNK = 2**17  # 1 MiB an array: what a chunk needs stays in the second-level cache
+LOWEST = -np.finfo(np.float64).max
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Some rows, their keys that may be supported, and their root.
+
+    The keys are either all of them, as (m, n) arrays, or those at the flat positions ``index``, as 1-D arrays.
+    """
+
+    rows: slice
+    shape: tuple[int, int]
+    top: Floats  # (m,): max(scores); 0 for a row that is empty or undefined
+    empty: Booleans  # (m,): no key is visible
+    undefined: Booleans  # (m,): a visible score is NaN or +inf
+    step: float | Floats  # alpha - 1, a float or (m, 1)
+    root: Root
+    drop: Floats
+    index: NDArray[np.intp] | None
+    count: NDArray[np.intp]  # (m,): keys of each row in ``index``
+
+    def along(self, column: Column) -> Column:
+        """Return a value per row, (m, 1), so that it broadcasts to ``drop``."""
+        if self.index is None or not isinstance(column, np.ndarray):
+            return column
+        return np.repeat(column[:, 0], self.count)
+
+    @property
+    def tau(self) -> Floats:
+        """The threshold of each row, (m,), in the unit of z."""
+        step, root = self.step, self.root
+        with np.errstate(over="ignore"):
+            row_max = (step * self.top[:, None])[:, 0]
+        relative = np.where(root.near, step * root.theta - 1.0, -(step * root.floor + root.lift))[:, 0]
+        return np.where(self.undefined, np.nan, np.where(self.empty, np.inf, row_max + relative))
+
+    @property
+    def supported(self) -> Booleans:
+        """Which of the keys are supported: the sorted row decided it, which asking a rounded gap again could undo."""
+        return np.asarray(self.drop <= self.along(self.root.floor))
+
+    def gap(self) -> Floats:
+        """Return ``z - tau`` of the keys, positive on the support and exactly 0 elsewhere."""
+        near = self.root.near
+        if near.all():
+            return self._near_gap()
+        if not near.any():
+            return self._far_gap()
+        return np.where(self.along(near), self._near_gap(), self._far_gap())
+
+    def _far_gap(self) -> Floats:
+        found = np.subtract(self.along(self.root.floor), self.drop)
+        with np.errstate(invalid="ignore"):  # a hidden key beside a row of alpha 1, which is not read
+            found *= self.along(self.step)
+        found += self.along(self.root.lift)
+        np.maximum(found, 0.0, out=found)
+        found *= self.supported  # quicker than a where, whose branches no processor can foresee
+        return found
+
+    def _near_gap(self) -> Floats:
+        found = 1.0 - shortfall(self.along(self.step), self.along(self.root.theta) + self.drop)
+        return np.asarray(np.maximum(found, LEAST, out=found) * self.supported)
+
+    def probs(self) -> Floats:
+        """Return the probabilities of the keys."""
+        near, step = self.root.near, self.along(self.step)
+        if not near.any():
+            return power_of_step(self._far_gap(), step)
+        found = np.exp(log_probs(step, self.along(self.root.theta) + self.drop))
+        found *= self.supported
+        return found if near.all() else np.where(self.along(near), found, power_of_step(self._far_gap(), step))
+
+    def fill(self, out: Floats | Booleans, values: Floats | Booleans) -> None:
+        """Write the values of the keys into the rows of ``out``, (.., n), which is 0 so far."""
+        if self.index is None:
+            out[self.rows] = values
+        else:
+            out[self.rows].reshape(-1)[self.index] = values
+
+
+def chunks(scores: Floats, alpha: float | Floats, mask: Booleans | None) -> Iterator[Chunk]:
+    """Solve the rows of ``scores``, (m, n), with alpha a float or (m,), a range of rows at a time, in order.
+
+    A score that is not visible is dropped before any arithmetic, so its NaN or inf reaches nothing.
+    """
+    m, n = scores.shape
+    length = max(1, KEYS_PER_CHUNK // n)
+    for start in range(0, m, length):
+        rows = slice(start, min(start + length, m))
+        step = alpha[rows, None] - 1.0 if isinstance(alpha, np.ndarray) else alpha - 1.0
+        shown = scores[rows] if mask is None else np.where(mask[rows], scores[rows], -np.inf)
+        yield _solved(rows, shown, step)
+
+
+def _solved(rows: slice, shown: Floats, step: float | Floats) -> Chunk:
+    """Find the keys of some rows that may be supported, and solve for the root."""
+    m, n = shown.shape
+    top = np.max(shown, axis=-1)
+    empty, undefined = top == -np.inf, ~(top < np.inf)  # NaN passes through the maximum and fails every comparison
+    top = np.where(empty | undefined, 0.0, top)
+    # mass(row_max - 1) >= 1, so nothing at or below that depth is supported. Rounding is monotone, so comparing with
+    # the rounded end loses no key.  Lemmas: threshold_bracket, candidate_superset
+    with np.errstate(divide="ignore", over="ignore"):
+        reach = np.nextafter(1.0 / np.asarray(step), np.inf)
+        cut = np.maximum(top[:, None] - reach, LOWEST)
+    cut[undefined] = np.nan
+    keep = shown >= cut
+    count = np.count_nonzero(keep, axis=-1)
+    widest = int(count.max(initial=1))
+    bounded = np.any(np.asarray(step) == 0.0)  # only there can a visible key lie so low that its drop overflows
+    with np.errstate(over="ignore", invalid="ignore"):
+        if 2 * widest > n:
+            index = None
+            drop = top[:, None] - shown
+            if bounded:
+                drop = np.where(keep, np.minimum(drop, -LOWEST), np.inf)
+            if undefined.any():
+                drop[undefined] = np.inf
+            padded = np.sort(drop, axis=-1)[:, :widest]
+        else:
+            index = np.flatnonzero(keep)
+            drop = np.repeat(top, count) - shown.reshape(-1)[index]
+            if bounded:
+                drop = np.minimum(drop, -LOWEST)
+            padded = np.full((m, widest), np.inf)
+            padded[np.arange(widest) < count[:, None]] = drop
+            padded.sort(axis=-1)
+    hollow = empty | undefined
+    if hollow.any():  # solved as rows of one key; nothing reads the answer
+        padded[hollow, 0] = 0.0
+    root = solve(padded, np.maximum(count, 1), step)
+    if hollow.any():
+        root.floor[hollow] = -1.0  # no key is supported
+    return Chunk(rows, (m, n), top, empty, undefined, step, root, drop, index, count)
