@@ -23,6 +23,7 @@ extensions = [
     "mathml",
     "claims",
     "commands",
+    "evidence",
 ]
 exclude_patterns = ["_build"]
 html_math_renderer = "mathml"
@@ -64,6 +65,8 @@ html_sidebars = {
     "index": [],
     "installation": [],
     "tutorial": [],
+    "oracle": [],
+    "evidence/*": [],
     "how_it_works": [],
     "proofs": [],
     "changelog": [],

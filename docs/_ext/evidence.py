@@ -1,0 +1,113 @@
+"""What was measured?  Tables made from the records in docs/results when the pages are built.
+
+The directive ``oracle-accuracy FILE`` shows what ``python -m entmax_ref.evidence`` wrote, ``oracle-versions FILE`` with
+what, when and on how many rows.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from docutils import nodes
+from docutils.statemachine import StringList
+from sphinx.application import Sphinx
+from sphinx.util.docutils import SphinxDirective
+
+RESULTS = Path(__file__).resolve().parents[1] / "results"
+
+
+def number(value: float) -> str:
+    """Return a measured number with two or three digits."""
+    if value == float("inf"):
+        return "∞"
+    if value != 0.0 and not 0.01 <= value < 10000:
+        return f"{value:.0e}".replace("e-0", "e-").replace("e+0", "e").replace("e+", "e")
+    return f"{value:.3g}" if value < 100 else f"{value:,.0f}"
+
+
+class Record(SphinxDirective):
+    """A directive about one record."""
+
+    required_arguments = 1
+
+    def record(self) -> dict[str, Any]:
+        """Return the record, and rebuild the page when it changes."""
+        path = RESULTS / self.arguments[0]
+        self.env.note_dependency(str(path))
+        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return found
+
+    def parsed(self, lines: Iterable[str]) -> list[nodes.Node]:
+        """Return reStructuredText as nodes."""
+        container = nodes.container()
+        self.state.nested_parse(StringList(list(lines), source=self.arguments[0]), 0, container)
+        return container.children
+
+
+class OracleAccuracy(Record):
+    """One row for each alpha and implementation; what a bound allows stands in brackets behind the error."""
+
+    HEADINGS = ("alpha", "map", "tau", "tau, all rows", "probs", "probs, all rows", "sum", "support")
+
+    def run(self) -> list[nodes.Node]:
+        """Return the table."""
+        lines = [".. list-table::", "   :header-rows: 1", ""]
+        lines += self._row(self.HEADINGS)
+        for result in self.record()["results"]:
+            for name, worst in result["implementations"].items():
+                wrong = int(worst["wrong_support"])
+                lines += self._row(
+                    (
+                        f"{result['alpha']:.4g}" if name == "entmax_ref" else "",
+                        "**entmax_ref**" if name == "entmax_ref" else name,
+                        number(worst["tau_ulps_centred"]),
+                        number(worst["tau_ulps"]) + self._bound(worst.get("tau_bound_ulps")),
+                        number(worst["probs_ulps_centred"]),
+                        number(worst["probs_ulps"]) + self._bound(worst.get("probs_bound_ulps")),
+                        number(worst["sum_ulps"]),
+                        f"{wrong:,} (up to {number(worst['wrong_probs'])})" if wrong else "0",
+                    )
+                )
+        return self.parsed(lines)
+
+    @staticmethod
+    def _bound(value: float | None) -> str:
+        return "" if value is None else f" ({number(value)})"
+
+    @staticmethod
+    def _row(cells: Iterable[str]) -> list[str]:
+        return [f"   {'  ' if place else '* '}- {cell}" for place, cell in enumerate(cells)]
+
+
+class OracleVersions(Record):
+    """How the record was made."""
+
+    def run(self) -> list[nodes.Node]:
+        """Return a list."""
+        record = self.record()
+        own = [result["implementations"]["entmax_ref"] for result in record["results"]]
+        rows, keys, undecided = (sum(one[name] for one in own) for name in ("rows", "decided", "undecided"))
+        seconds = sum(one["certify_seconds"] for one in own)
+        tau, probs = (max(one[name] for one in own) for name in ("tau_of_bound", "probs_of_bound"))
+        versions = ", ".join(f"{name} {version}" for name, version in record["versions"].items())
+        return self.parsed(
+            [
+                f"- Rows: {rows:,.0f} in all, at least {min(one['rows'] for one in own):,.0f} for each alpha, with "
+                f"{keys + undecided:,.0f} keys.",
+                f"- Certified in {1e6 * seconds / rows:.0f} microseconds a row on average; keys left undecided: "
+                f"{undecided:,.0f}.",
+                f"- Largest error over its bound: {tau:.2f} for tau, {probs:.2f} for a probability.",
+                f"- Command: ``{record['command']}`` on {record['date']}, {record['machine']}.",
+                f"- Versions: {versions}.",
+            ]
+        )
+
+
+def setup(app: Sphinx) -> dict[str, Any]:
+    """Register the directives."""
+    app.add_directive("oracle-accuracy", OracleAccuracy)
+    app.add_directive("oracle-versions", OracleVersions)
+    return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}
