@@ -140,9 +140,9 @@ def entmax_attention(
 
     References
     ----------
-    .. [1] N. Gonçalves, M. Treviso and A. F. T. Martins, "AdaSplash: Adaptive Sparse Flash Attention", ICML 2025.
-    .. [2] N. Gonçalves et al., "AdaSplash-2", ICML 2026.
-    .. [3] B. Peters, V. Niculae and A. F. T. Martins, "Sparse Sequence-to-Sequence Models", ACL 2019.
+    .. [1] Nuno Gonçalves, M. Treviso and A. F. T. Martins, "AdaSplash: Adaptive Sparse Flash Attention", ICML 2025.
+    .. [2] Nuno M. T. Gonçalves et al., "AdaSplash-2: Faster Differentiable Sparse Attention", ICML 2026.
+    .. [3] Ben Peters, V. Niculae and A. F. T. Martins, "Sparse Sequence-to-Sequence Models", ACL 2019.
 
     Examples
     --------

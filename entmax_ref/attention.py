@@ -152,10 +152,10 @@ def attention(
 
     References
     ----------
-    .. [1] G. M. Correia, V. Niculae and A. F. T. Martins, "Adaptively Sparse Transformers", EMNLP 2019.
-    .. [2] N. Gonçalves, M. V. Treviso and A. F. T. Martins, "AdaSplash: Adaptive Sparse Flash Attention",
+    .. [1] Gonçalo M. Correia, V. Niculae and A. F. T. Martins, "Adaptively Sparse Transformers", EMNLP 2019.
+    .. [2] Nuno Gonçalves, M. V. Treviso and A. F. T. Martins, "AdaSplash: Adaptive Sparse Flash Attention",
        ICML 2025.
-    .. [3] N. M. T. Gonçalves et al., "AdaSplash-2: Faster Differentiable Sparse Attention", ICML 2026.
+    .. [3] Nuno M. T. Gonçalves et al., "AdaSplash-2: Faster Differentiable Sparse Attention", ICML 2026.
        The kernels that this oracle judges follow its method.
 
     Examples

@@ -122,10 +122,11 @@ def attention_vjp(
 
     References
     ----------
-    .. [1] B. Peters, V. Niculae and A. F. T. Martins, "Sparse Sequence-to-Sequence Models", ACL 2019.
-    .. [2] N. Gonçalves, M. V. Treviso and A. F. T. Martins, "AdaSplash: Adaptive Sparse Flash Attention",
+    .. [1] Ben Peters, V. Niculae and A. F. T. Martins, "Sparse Sequence-to-Sequence Models", ACL 2019.
+    .. [2] Nuno Gonçalves, M. V. Treviso and A. F. T. Martins, "AdaSplash: Adaptive Sparse Flash Attention",
        ICML 2025.
-    .. [3] G. M. Correia, V. Niculae and A. F. T. Martins, "Adaptively Sparse Transformers", EMNLP 2019. The gradient
+    .. [3] Gonçalo M. Correia, V. Niculae and A. F. T. Martins, "Adaptively Sparse Transformers",
+       EMNLP 2019. The gradient
        for alpha, in another form.
 
     Examples

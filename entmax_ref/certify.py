@@ -162,7 +162,8 @@ def certify(
 
     References
     ----------
-    .. [1] F. Johansson, "Arb: Efficient Arbitrary-Precision Midpoint-Radius Interval Arithmetic", IEEE Transactions on
+    .. [1] Fredrik Johansson, "Arb: Efficient Arbitrary-Precision Midpoint-Radius Interval Arithmetic",
+       IEEE Transactions on
        Computers 66(8), 2017.
 
     Examples

@@ -75,9 +75,9 @@ def entmax_vjp(
 
     References
     ----------
-    .. [1] B. Peters, V. Niculae and A. F. T. Martins, "Sparse Sequence-to-Sequence Models", ACL 2019. The
+    .. [1] Ben Peters, V. Niculae and A. F. T. Martins, "Sparse Sequence-to-Sequence Models", ACL 2019. The
        Jacobian.
-    .. [2] G. M. Correia, V. Niculae and A. F. T. Martins, "Adaptively Sparse Transformers", EMNLP 2019.
+    .. [2] Gonçalo M. Correia, V. Niculae and A. F. T. Martins, "Adaptively Sparse Transformers", EMNLP 2019.
 
     Examples
     --------
@@ -186,7 +186,7 @@ def entmax_jacobian(
 
     References
     ----------
-    .. [1] B. Peters, V. Niculae and A. F. T. Martins, "Sparse Sequence-to-Sequence Models", ACL 2019.
+    .. [1] Ben Peters, V. Niculae and A. F. T. Martins, "Sparse Sequence-to-Sequence Models", ACL 2019.
 
     Examples
     --------
@@ -270,7 +270,7 @@ def entmax_second(
 
     References
     ----------
-    .. [1] B. Peters, V. Niculae and A. F. T. Martins, "Sparse Sequence-to-Sequence Models", ACL 2019. The Jacobian
+    .. [1] Ben Peters, V. Niculae and A. F. T. Martins, "Sparse Sequence-to-Sequence Models", ACL 2019. The Jacobian
        that is differentiated here.
 
     Examples
@@ -340,7 +340,7 @@ def entmax_alpha_grad(
 
     References
     ----------
-    .. [1] G. M. Correia, V. Niculae and A. F. T. Martins, "Adaptively Sparse Transformers", EMNLP 2019. The
+    .. [1] Gonçalo M. Correia, V. Niculae and A. F. T. Martins, "Adaptively Sparse Transformers", EMNLP 2019. The
        gradient for alpha, in another form.
 
     Examples

@@ -71,8 +71,8 @@ def entmax_loss(scores: ArrayLike, target: ArrayLike, alpha: ArrayLike = 1.5, *,
 
     References
     ----------
-    .. [1] M. Blondel, A. F. T. Martins and V. Niculae, "Learning with Fenchel-Young Losses", JMLR 2020.
-    .. [2] B. Peters, V. Niculae and A. F. T. Martins, "Sparse Sequence-to-Sequence Models", ACL 2019.
+    .. [1] Mathieu Blondel, A. F. T. Martins and V. Niculae, "Learning with Fenchel-Young Losses", JMLR 2020.
+    .. [2] Ben Peters, V. Niculae and A. F. T. Martins, "Sparse Sequence-to-Sequence Models", ACL 2019.
 
     Examples
     --------
@@ -149,7 +149,7 @@ def sparsemax_loss(scores: ArrayLike, target: ArrayLike, *, axis: int = -1) -> F
 
     References
     ----------
-    .. [1] A. F. T. Martins and R. F. Astudillo, "From Softmax to Sparsemax: A Sparse Model of Attention and
+    .. [1] André F. T. Martins and R. F. Astudillo, "From Softmax to Sparsemax: A Sparse Model of Attention and
        Multi-Label Classification", ICML 2016.
 
     Examples
@@ -180,7 +180,7 @@ def entmax15_loss(scores: ArrayLike, target: ArrayLike, *, axis: int = -1) -> Fl
 
     References
     ----------
-    .. [1] B. Peters, V. Niculae and A. F. T. Martins, "Sparse Sequence-to-Sequence Models", ACL 2019.
+    .. [1] Ben Peters, V. Niculae and A. F. T. Martins, "Sparse Sequence-to-Sequence Models", ACL 2019.
 
     Examples
     --------

@@ -219,7 +219,7 @@ def histogram(z: Floats, alpha: float = 1.5, *, bins: int = BINS, edges: Floats 
 
     References
     ----------
-    .. [1] N. M. T. Gonçalves et al., "AdaSplash-2: Faster Differentiable Sparse Attention", ICML 2026.
+    .. [1] Nuno M. T. Gonçalves et al., "AdaSplash-2: Faster Differentiable Sparse Attention", ICML 2026.
     """
     highest, _ = row_max(z, max(z.shape[-1], 1))
     ordinary = np.isfinite(highest)

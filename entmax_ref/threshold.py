@@ -84,9 +84,9 @@ def threshold(scores: ArrayLike, alpha: ArrayLike = 1.5, *, axis: int = -1, wher
 
     References
     ----------
-    .. [1] A. F. T. Martins and R. F. Astudillo, "From Softmax to Sparsemax: A Sparse Model of Attention and
+    .. [1] André F. T. Martins and R. F. Astudillo, "From Softmax to Sparsemax: A Sparse Model of Attention and
        Multi-Label Classification", ICML 2016. The threshold for alpha 2 by sorting.
-    .. [2] B. Peters, V. Niculae and A. F. T. Martins, "Sparse Sequence-to-Sequence Models", ACL 2019. The
+    .. [2] Ben Peters, V. Niculae and A. F. T. Martins, "Sparse Sequence-to-Sequence Models", ACL 2019. The
        transform for any alpha, and the threshold for alpha 1.5 by sorting.
 
     Examples

@@ -68,8 +68,8 @@ def entmax(scores: ArrayLike, alpha: ArrayLike = 1.5, *, axis: int = -1, where: 
 
     References
     ----------
-    .. [1] B. Peters, V. Niculae and A. F. T. Martins, "Sparse Sequence-to-Sequence Models", ACL 2019.
-    .. [2] A. F. T. Martins and R. F. Astudillo, "From Softmax to Sparsemax: A Sparse Model of Attention and
+    .. [1] Ben Peters, V. Niculae and A. F. T. Martins, "Sparse Sequence-to-Sequence Models", ACL 2019.
+    .. [2] André F. T. Martins and R. F. Astudillo, "From Softmax to Sparsemax: A Sparse Model of Attention and
        Multi-Label Classification", ICML 2016.
 
     Examples
@@ -109,7 +109,7 @@ def sparsemax(scores: ArrayLike, *, axis: int = -1, where: ArrayLike | None = No
 
     References
     ----------
-    .. [1] A. F. T. Martins and R. F. Astudillo, "From Softmax to Sparsemax: A Sparse Model of Attention and
+    .. [1] André F. T. Martins and R. F. Astudillo, "From Softmax to Sparsemax: A Sparse Model of Attention and
        Multi-Label Classification", ICML 2016.
 
     Examples
@@ -141,7 +141,7 @@ def entmax15(scores: ArrayLike, *, axis: int = -1, where: ArrayLike | None = Non
 
     References
     ----------
-    .. [1] B. Peters, V. Niculae and A. F. T. Martins, "Sparse Sequence-to-Sequence Models", ACL 2019.
+    .. [1] Ben Peters, V. Niculae and A. F. T. Martins, "Sparse Sequence-to-Sequence Models", ACL 2019.
 
     Examples
     --------
@@ -172,7 +172,7 @@ def softmax(scores: ArrayLike, *, axis: int = -1, where: ArrayLike | None = None
 
     References
     ----------
-    .. [1] J. S. Bridle, "Training Stochastic Model Recognition Algorithms as Networks can Lead to Maximum Mutual
+    .. [1] John S. Bridle, "Training Stochastic Model Recognition Algorithms as Networks can Lead to Maximum Mutual
        Information Estimation of Parameters", NIPS 1989.
 
     Examples
