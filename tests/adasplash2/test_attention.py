@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+from lemmas import lemma
 from staged import DEVICE
 
 import entmax_ref
@@ -13,7 +14,6 @@ from adasplash2.problem import LAUNCH, MAX_PASSES, TOLERANCE, Launch
 from adasplash2.verify.naive import naive_attention
 from adasplash2.workloads import workload
 from entmax_ref import stages
-from lemmas import lemma
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 

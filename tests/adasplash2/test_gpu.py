@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from lemmas import lemma
 from staged import tile_any
 
 import entmax_ref
@@ -9,7 +10,6 @@ from adasplash2 import entmax_attention
 from adasplash2.problem import MAX_PASSES, TOLERANCE
 from adasplash2.verify.naive import naive_attention
 from adasplash2.workloads import workload
-from lemmas import lemma
 
 pytestmark = pytest.mark.gpu
 

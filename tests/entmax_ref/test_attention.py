@@ -13,11 +13,11 @@ import exact
 import numpy as np
 import pytest
 from exact import U
+from lemmas import lemma
 
 import entmax_ref
 from entmax_ref import AttentionAux, attention, attention_scores, attention_vjp
 from entmax_ref.packed import attention_varlen, attention_varlen_vjp
-from lemmas import lemma
 
 HEAD_DIM = 4
 MODULE = sys.modules["entmax_ref.attention_problem"]

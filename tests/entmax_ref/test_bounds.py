@@ -6,13 +6,14 @@ import exact
 import numpy as np
 import pytest
 from drawn import ALPHAS, EXTREME_ALPHAS, edge_rows, shifted_rows
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from lemmas import lemma
+from profiles import examples
 
 import entmax_ref
 from entmax_ref import bounds, stages, threshold
 from entmax_ref.certify import certify
-from lemmas import lemma
 
 each_alpha = pytest.mark.parametrize("alpha", [1.001, *ALPHAS])
 each_power = pytest.mark.parametrize("alpha", [1.5, 2.0])
@@ -40,14 +41,14 @@ def test_the_oracle_is_within_its_bounds(alpha, scores):
 
 
 @each_alpha
-@settings(max_examples=50)
+@examples(50)
 @given(data=st.data())
 def test_the_oracle_is_within_its_bounds_at_the_edge_of_the_support(alpha, data):
     assert_within(data.draw(edge_rows(alpha, threshold)), alpha)
 
 
 @pytest.mark.parametrize("alpha", EXTREME_ALPHAS)
-@settings(max_examples=50)
+@examples(50)
 @given(scores=shifted_rows())
 def test_the_oracle_is_within_its_bounds_for_extreme_alpha(alpha, scores):
     assert_within(scores, alpha)

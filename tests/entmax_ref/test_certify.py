@@ -8,13 +8,14 @@ import exact
 import numpy as np
 import pytest
 from drawn import ALPHAS, EXTREME_ALPHAS, edge_rows, finite_rows, shifted_rows
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from lemmas import lemma
+from profiles import examples
 
 import entmax_ref.certify
 from entmax_ref import threshold
 from entmax_ref.certify import certify
-from lemmas import lemma
 
 pytest.importorskip("flint", reason="ball arithmetic comes with the extra certify")
 
@@ -35,7 +36,7 @@ def enclosure(head, rest, radius):
 
 
 @each_alpha
-@settings(max_examples=12)
+@examples(12)
 @given(data=st.data())
 def test_certificates_agree_with_bisection_in_high_precision(alpha, data):
     scores = data.draw(st.one_of(shifted_rows(max_size=8), edge_rows(alpha, threshold)))
@@ -72,7 +73,7 @@ def test_certificates_are_tight_and_decide_every_key(alpha, scores):
 
 
 @pytest.mark.parametrize("alpha", EXTREME_ALPHAS)
-@settings(max_examples=20)
+@examples(20)
 @given(scores=shifted_rows())
 def test_extreme_alpha(alpha, scores):
     proof = certify(scores, alpha)

@@ -7,12 +7,13 @@ import numpy as np
 import pytest
 from drawn import finite_rows
 from exact import Fraction, U
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
+from lemmas import lemma
+from profiles import examples
 
 import entmax_ref
 from entmax_ref import entmax, entmax_alpha_grad, entmax_jacobian, entmax_jvp, entmax_second, entmax_vjp, softmax
-from lemmas import lemma
 
 FROM_ONE = (1.0, 1.0 + 1e-8, 1.001, 1.1, 1.5, 1.8, 2.0, 3.0)
 from_one = pytest.mark.parametrize("alpha", FROM_ONE)
@@ -40,7 +41,7 @@ def assert_close(found, wanted, allowed):
 
 @from_one
 @lemma("jacobian_form", "jacobian_rows_zero")
-@settings(max_examples=20)
+@examples(20)
 @given(scores=finite_rows(max_size=7), data=st.data())
 def test_products_and_jacobian_against_high_precision(alpha, scores, data):
     n = len(scores)
@@ -60,7 +61,7 @@ def test_products_and_jacobian_against_high_precision(alpha, scores, data):
 
 @from_one
 @lemma("jacobian_form")
-@settings(max_examples=10)
+@examples(10)
 @given(scores=finite_rows(max_size=5), data=st.data())
 def test_jvp_is_the_slope_of_the_exact_map(alpha, scores, data):
     """Independent of the formula of the Jacobian: central differences of the map itself."""
@@ -76,7 +77,7 @@ def test_jvp_is_the_slope_of_the_exact_map(alpha, scores, data):
 
 
 @from_one
-@settings(max_examples=10)
+@examples(10)
 @given(scores=finite_rows(max_size=5), data=st.data())
 def test_second_order_product_is_the_slope_of_the_exact_vjp(alpha, scores, data):
     n = len(scores)
@@ -98,7 +99,7 @@ def test_second_order_product_is_the_slope_of_the_exact_vjp(alpha, scores, data)
 
 
 @from_one
-@settings(max_examples=15)
+@examples(15)
 @given(scores=finite_rows(max_size=6))
 def test_alpha_grad_is_the_slope_of_the_exact_map(alpha, scores):
     bounds = smooth(scores, alpha)
@@ -228,7 +229,7 @@ def test_axis_and_alpha_by_row_of_jacobian_and_alpha_grad():
 
 
 @from_one
-@settings(max_examples=30)
+@examples(30)
 @given(scores=finite_rows(max_size=12))
 def test_alpha_grad_sums_to_zero(alpha, scores):
     found = entmax_alpha_grad(scores, alpha)

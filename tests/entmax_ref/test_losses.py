@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from drawn import finite_rows, shifted_rows
 from exact import Fraction, U
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
+from profiles import examples
 
 import entmax_ref
 from entmax_ref import entmax, entmax15_loss, entmax_loss, entmax_loss_grad, softmax, sparsemax_loss
@@ -47,7 +48,7 @@ def loss_bound(scores, target, alpha):
 
 
 @from_one
-@settings(max_examples=40)
+@examples(40)
 @given(scores=shifted_rows(max_size=8), data=st.data())
 def test_loss_against_its_definition(alpha, scores, data):
     target = data.draw(distributions(len(scores)))
@@ -59,7 +60,7 @@ def test_loss_against_its_definition(alpha, scores, data):
 
 
 @from_one
-@settings(max_examples=40)
+@examples(40)
 @given(scores=finite_rows(max_size=8), data=st.data())
 def test_an_index_is_the_distribution_at_that_key(alpha, scores, data):
     right = data.draw(st.integers(0, len(scores) - 1))
@@ -71,7 +72,7 @@ def test_an_index_is_the_distribution_at_that_key(alpha, scores, data):
 
 
 @from_one
-@settings(max_examples=10)
+@examples(10)
 @given(scores=finite_rows(max_size=5), data=st.data())
 def test_gradient_is_the_slope_of_the_exact_loss(alpha, scores, data):
     target = data.draw(distributions(len(scores)))
@@ -90,7 +91,7 @@ def test_gradient_is_the_slope_of_the_exact_loss(alpha, scores, data):
 
 
 @from_one
-@settings(max_examples=60)
+@examples(60)
 @given(scores=finite_rows(max_size=8), data=st.data())
 def test_zero_at_the_target_and_only_there(alpha, scores, data):
     probs = entmax(scores, alpha)

@@ -6,14 +6,15 @@ import hard
 import numpy as np
 import pytest
 from drawn import masked_rows
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from lemmas import lemma
+from profiles import examples
 
 import entmax_ref
 from entmax_ref import solvers
 from entmax_ref.solvers import SOLVERS, Sums, solve
 from entmax_ref.stages import Bracket, block_mask, sums
-from lemmas import lemma
 
 ALPHAS = (1.1, 1.25, 4 / 3, 1.5, 1.75, 1.9, 2.0)
 FROM_THE_LEFT = ("newton", "newton_norm")
@@ -38,7 +39,7 @@ def slack(z, alpha):
 @lemma("step_keeps_bracket")
 @lemma("residual_bound")
 @each_solver
-@settings(max_examples=60)
+@examples(60)
 @given(drawn=masked_rows(max_size=40), alpha=st.sampled_from(ALPHAS))
 def test_brackets_hold_and_the_residual_bounds_the_error(name, drawn, alpha):
     row, visible = drawn
@@ -88,7 +89,7 @@ def test_newton_on_the_norm_is_never_behind_newton(alpha):
         assert (abs(norm.tau - plain.tau) <= slack(z, alpha)).all()
 
 
-@settings(max_examples=100)
+@examples(100)
 @given(drawn=masked_rows(max_size=12))
 def test_newton_at_alpha_2_ends_within_n_passes(drawn):
     """Michelot: each pass but the last drops a key for good, and without one to drop the step is exact."""

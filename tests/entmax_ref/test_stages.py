@@ -4,12 +4,13 @@ import hard
 import numpy as np
 import pytest
 from drawn import masked_rows
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from lemmas import lemma
+from profiles import examples
 
 import entmax_ref
 from entmax_ref import stages
-from lemmas import lemma
 
 ALPHAS = (1.01, 1.1, 1.25, 4 / 3, 1.5, 1.75, 1.9, 2.0)
 each_alpha = pytest.mark.parametrize("alpha", ALPHAS)
@@ -67,7 +68,7 @@ def test_more_bins_save_passes_where_the_last_bin_is_too_wide(alpha):
 
 
 @lemma("threshold_unique")
-@settings(max_examples=100)
+@examples(100)
 @given(drawn=masked_rows(max_size=40), alpha=st.sampled_from(ALPHAS))
 def test_refinement_finds_the_threshold(drawn, alpha):
     row, visible = drawn

@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 from drawn import ALPHAS, EXTREME_ALPHAS, edge_rows, finite_rows, grid_rows, masked_rows, shifted_rows
 from exact import U
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from lemmas import lemma
+from profiles import examples
 
 import entmax_ref
 from entmax_ref import threshold
-from lemmas import lemma
 
 EXACT_EXAMPLES = 30  # each costs some milliseconds in high precision
 each_alpha = pytest.mark.parametrize("alpha", ALPHAS)
@@ -38,14 +39,14 @@ def assert_within_bounds(found, scores, alpha, relative_tau):
 
 @each_alpha
 @lemma("threshold_unique")
-@settings(max_examples=EXACT_EXAMPLES)
+@examples(EXACT_EXAMPLES)
 @given(scores=shifted_rows())
 def test_tau_against_high_precision(alpha, scores):
     assert_within_bounds(threshold(scores, alpha), scores, alpha, exact.relative_tau(scores, alpha))
 
 
 @each_alpha
-@settings(max_examples=EXACT_EXAMPLES)
+@examples(EXACT_EXAMPLES)
 @given(data=st.data())
 def test_tau_with_a_key_within_rounding_of_the_edge_of_the_support(alpha, data):
     scores = data.draw(edge_rows(alpha, threshold))
@@ -53,7 +54,7 @@ def test_tau_with_a_key_within_rounding_of_the_edge_of_the_support(alpha, data):
 
 
 @pytest.mark.parametrize("alpha", EXTREME_ALPHAS)
-@settings(max_examples=EXACT_EXAMPLES)
+@examples(EXACT_EXAMPLES)
 @given(scores=shifted_rows())
 def test_tau_for_extreme_alpha(alpha, scores):
     error = error_of(threshold(scores, alpha), scores, alpha, exact.relative_tau(scores, alpha))
@@ -151,7 +152,7 @@ def test_tau_of_some_keys_is_not_above_that_of_all(alpha, row):
 
 @pytest.mark.parametrize("alpha", [alpha for alpha in ALPHAS if alpha <= 2.0])
 @lemma("residual_bound")
-@settings(max_examples=50)
+@examples(50)
 @given(scores=finite_rows(), depth=st.floats(-0.5, 1.5))
 def test_the_defect_of_the_mass_bounds_the_distance_to_tau(alpha, scores, depth):
     """abs(t - tau) <= abs(mass(t) - 1) for t <= row_max; the mass is exact, tau errs by its bound."""
@@ -369,7 +370,7 @@ def test_softmax_has_no_threshold(alpha):
         threshold(np.ones((2, 2)), alpha)
 
 
-@settings(max_examples=50)
+@examples(50)
 @given(data=st.data())
 def test_alpha_by_row_is_each_row_on_its_own(data):
     """Any mix of the closed forms, both forms of the root and alpha above 2 in one call."""

@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 from drawn import ALPHAS, EXTREME_ALPHAS, edge_rows, finite_rows, grid_rows, masked_rows, shifted_rows
 from exact import U
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
+from lemmas import lemma
+from profiles import examples
 
 from entmax_ref import entmax, entmax15, entmax_vjp, softmax, sparsemax, support, threshold
-from lemmas import lemma
 
 EXACT_EXAMPLES = 25  # each costs some milliseconds in high precision
 each_alpha = pytest.mark.parametrize("alpha", ALPHAS)
@@ -36,7 +37,7 @@ def mass_bound(scores, alpha):
 
 @each_alpha
 @lemma("threshold_unique")
-@settings(max_examples=EXACT_EXAMPLES)
+@examples(EXACT_EXAMPLES)
 @given(scores=shifted_rows())
 def test_probabilities_and_support_against_high_precision(alpha, scores):
     n = len(scores)
@@ -50,7 +51,7 @@ def test_probabilities_and_support_against_high_precision(alpha, scores):
 
 
 @pytest.mark.parametrize("alpha", EXTREME_ALPHAS)
-@settings(max_examples=EXACT_EXAMPLES)
+@examples(EXACT_EXAMPLES)
 @given(scores=shifted_rows())
 def test_probabilities_for_extreme_alpha(alpha, scores):
     for probability, gap in zip(entmax(scores, alpha), exact.gaps(scores, alpha), strict=True):
@@ -59,7 +60,7 @@ def test_probabilities_for_extreme_alpha(alpha, scores):
 
 
 @each_alpha
-@settings(max_examples=EXACT_EXAMPLES)
+@examples(EXACT_EXAMPLES)
 @given(data=st.data())
 def test_a_key_within_rounding_of_the_edge_of_the_support(alpha, data):
     scores = data.draw(edge_rows(alpha, threshold))
@@ -73,7 +74,7 @@ NEAR_ONE = (1.0, 1.0 + 2.0**-52, 1.0 + 1e-8, 1.0001, 1.001, 1.01, 1.1)
 
 
 @pytest.mark.parametrize("alpha", NEAR_ONE)
-@settings(max_examples=EXACT_EXAMPLES)
+@examples(EXACT_EXAMPLES)
 @given(scores=shifted_rows())
 def test_probabilities_keep_their_digits_close_to_alpha_1(alpha, scores):
     """A relative error by key, where the bound from the gap alone grows as 1 / (alpha - 1)."""
@@ -192,7 +193,7 @@ def tsallis_objective(p, scores, alpha):
 
 
 @pytest.mark.parametrize("alpha", [alpha for alpha in ALPHAS if alpha <= 2.0])
-@settings(max_examples=EXACT_EXAMPLES)
+@examples(EXACT_EXAMPLES)
 @given(scores=finite_rows(max_size=6), data=st.data())
 def test_first_principles_no_distribution_scores_higher(alpha, scores, data):
     """entmax maximises p . s + H_alpha(p) over the simplex; the definition, with no threshold in it."""
@@ -292,7 +293,7 @@ def jacobian(scores, alpha):
 
 @each_alpha
 @lemma("jacobian_form")
-@settings(max_examples=EXACT_EXAMPLES)
+@examples(EXACT_EXAMPLES)
 @given(scores=finite_rows(max_size=8), data=st.data())
 def test_vjp_against_the_jacobian_in_high_precision(alpha, scores, data):
     d_probs = data.draw(gradients(len(scores)))
@@ -308,7 +309,7 @@ STEP = exact.Fraction(1, 2**60)
 
 @each_alpha
 @lemma("jacobian_form")
-@settings(max_examples=15)
+@examples(15)
 @given(scores=finite_rows(max_size=6), data=st.data())
 def test_vjp_against_finite_differences(alpha, scores, data):
     """Central differences of the exact map in a drawn direction, step 2**-60, tau to 2**-210."""
@@ -338,7 +339,7 @@ def test_vjp_against_finite_differences(alpha, scores, data):
 
 @each_alpha
 @lemma("jacobian_form")
-@settings(max_examples=15)
+@examples(15)
 @given(scores=finite_rows(max_size=6))
 def test_jacobian_is_symmetric_positive_and_zero_outside_the_support(alpha, scores):
     bounds = [exact.vjp_bound(scores, unit, alpha) for unit in np.eye(len(scores))]

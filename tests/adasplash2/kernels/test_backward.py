@@ -2,17 +2,18 @@
 
 import numpy as np
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from lemmas import lemma
+from profiles import examples
 from staged import DEVICE, U, backward, score_matrices, staged
 
 from entmax_ref import stages
-from lemmas import lemma
 
 
 @lemma("delta_is_centre")
 @lemma("jacobian_form")
-@settings(max_examples=15)
+@examples(15)
 @given(z=score_matrices(max_queries=40), alpha=st.sampled_from([1.5, 2.0]), is_causal=st.booleans())
 def test_gradients_are_those_of_the_specification(z, alpha, is_causal):
     run = staged(z, alpha, is_causal=is_causal)

@@ -5,21 +5,22 @@ import pytest
 import torch
 import triton
 import triton.language as tl
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from lemmas import lemma
+from profiles import examples
 from staged import DEVICE, U, score_matrices, staged
 
 import entmax_ref
 from adasplash2.kernels.histogram import BINS, count_tile
 from entmax_ref import stages
-from lemmas import lemma
 
 # kernels/histogram.py, ROOT_ERROR: what the kernel widens its bracket by, relative to the distance from row_max
 ROOT_ERROR = 2.0**-18
 
 
 @lemma("histogram_bracket")
-@settings(max_examples=15)
+@examples(15)
 @given(z=score_matrices(), alpha=st.sampled_from([1.5, 2.0]), is_causal=st.booleans())
 def test_bracket_holds_the_exact_threshold(z, alpha, is_causal):
     run = staged(z, alpha, is_causal=is_causal)
@@ -35,7 +36,7 @@ def test_bracket_holds_the_exact_threshold(z, alpha, is_causal):
 
 
 @lemma("histogram_bracket")
-@settings(max_examples=15)
+@examples(15)
 @given(z=score_matrices(), alpha=st.sampled_from([1.5, 2.0]))
 def test_bracket_is_the_specified_one(z, alpha):
     run = staged(z, alpha)
@@ -49,7 +50,7 @@ def test_bracket_is_the_specified_one(z, alpha):
 
 
 @lemma("histogram_bracket")
-@settings(max_examples=60)
+@examples(60)
 @given(z=score_matrices(), alpha=st.sampled_from([1.25, 1.5, 2.0]), bins=st.sampled_from([1, 2, 8, 16, 24]))
 def test_specified_bracket_holds_the_exact_threshold(z, alpha, bins):
     wide = z.astype(np.float64)

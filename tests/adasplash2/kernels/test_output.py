@@ -1,16 +1,17 @@
 """Are output, centre and mass those of the specification at the kernel's own tau?"""
 
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from lemmas import lemma
+from profiles import examples
 from staged import U, score_matrices, staged
 
 import entmax_ref
 from entmax_ref import stages
-from lemmas import lemma
 
 
-@settings(max_examples=15)
+@examples(15)
 @given(z=score_matrices(), alpha=st.sampled_from([1.5, 2.0]), is_causal=st.booleans())
 def test_output_centre_and_mass(z, alpha, is_causal):
     run = staged(z, alpha, is_causal=is_causal)
@@ -33,7 +34,7 @@ def test_output_centre_and_mass(z, alpha, is_causal):
 
 
 @lemma("first_order_correction")
-@settings(max_examples=60)
+@examples(60)
 @given(z=score_matrices(), alpha=st.sampled_from([1.5, 2.0]), off=st.floats(-1e-3, 1e-3))
 def test_correction_leaves_the_square_of_the_error(z, alpha, off):
     """Output at tau + off, corrected, is within 2 D G(t) (mass(N t) - 1) of the output at tau (PROOFS, power >= 1)."""

@@ -1,21 +1,22 @@
 """Does refinement converge, certify what it found, and keep every block that holds support?"""
 
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from lemmas import lemma
+from profiles import examples
 from staged import TILE, U, score_matrices, staged, tile_any
 
 import entmax_ref
 from adasplash2.problem import MAX_PASSES
 from entmax_ref import stages
-from lemmas import lemma
 
 # A sum over a tile of TILE keys, three roundings a term, the compensated sum over tiles (refine.py, RELATIVE_ERROR).
 SUM_ERROR = (TILE + 8) * U
 
 
 @lemma("residual_bound")
-@settings(max_examples=20)
+@examples(20)
 @given(z=score_matrices(), alpha=st.sampled_from([1.5, 2.0]), is_causal=st.booleans())
 def test_tau_is_certified_and_near_the_exact_threshold(z, alpha, is_causal):
     run = staged(z, alpha, is_causal=is_causal)
@@ -32,7 +33,7 @@ def test_tau_is_certified_and_near_the_exact_threshold(z, alpha, is_causal):
 
 
 @lemma("block_mask_superset")
-@settings(max_examples=20)
+@examples(20)
 @given(z=score_matrices(), alpha=st.sampled_from([1.5, 2.0]), is_causal=st.booleans())
 def test_no_block_with_support_is_lost(z, alpha, is_causal):
     run = staged(z, alpha, is_causal=is_causal)
@@ -53,7 +54,7 @@ def test_no_block_with_support_is_lost(z, alpha, is_causal):
 
 
 @lemma("mask_bound_float")
-@settings(max_examples=60)
+@examples(60)
 @given(z=score_matrices(), alpha=st.sampled_from([1.5, 2.0]), at=st.floats(0.0, 1.0), seed=st.integers(0, 99))
 def test_lower_bound_survives_the_error_of_its_sums(z, alpha, at, seed):
     """The bound of kernels/refine.py, from sums off by as much as float32 allows, lies at or left of tau."""
@@ -70,7 +71,7 @@ def test_lower_bound_survives_the_error_of_its_sums(z, alpha, at, seed):
 
 
 @lemma("newton_norm_left")
-@settings(max_examples=100)
+@examples(100)
 @given(z=score_matrices(), alpha=st.sampled_from([1.1, 1.25, 1.5, 2.0]), at=st.floats(0.0, 1.0))
 def test_newton_on_the_norm_lands_left_of_tau_and_right_of_newton_on_the_mass(z, alpha, at):
     wide = z.astype(np.float64) - z.max(axis=1, keepdims=True)
@@ -86,7 +87,7 @@ def test_newton_on_the_norm_lands_left_of_tau_and_right_of_newton_on_the_mass(z,
 
 
 @lemma("step_keeps_bracket")
-@settings(max_examples=100)
+@examples(100)
 @given(z=score_matrices(), alpha=st.sampled_from([1.25, 1.5, 2.0]), at=st.floats(0.0, 1.0))
 def test_a_step_from_anywhere_keeps_the_bracket(z, alpha, at):
     wide = z.astype(np.float64) - z.max(axis=1, keepdims=True)
@@ -100,7 +101,7 @@ def test_a_step_from_anywhere_keeps_the_bracket(z, alpha, at):
 
 
 @lemma("threshold_unique")
-@settings(max_examples=40)
+@examples(40)
 @given(z=score_matrices(), alpha=st.sampled_from([1.25, 1.5, 2.0]))
 def test_specified_refinement_finds_the_threshold(z, alpha):
     wide = z.astype(np.float64)

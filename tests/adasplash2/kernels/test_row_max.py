@@ -1,17 +1,18 @@
 """Does the dense pass find the maximum of each row, and keep every block that may hold support?"""
 
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from lemmas import lemma
+from profiles import examples
 from staged import TILE, score_matrices, staged, tile_any
 
 import entmax_ref
 from entmax_ref import stages
-from lemmas import lemma
 
 
 @lemma("candidate_superset")
-@settings(max_examples=15)
+@examples(15)
 @given(z=score_matrices(), is_causal=st.booleans())
 def test_row_max_and_candidates_are_those_of_the_specification(z, is_causal):
     run = staged(z, is_causal=is_causal)
@@ -22,7 +23,7 @@ def test_row_max_and_candidates_are_those_of_the_specification(z, is_causal):
 
 
 @lemma("candidate_superset")
-@settings(max_examples=25)
+@examples(25)
 @given(z=score_matrices(), alpha=st.sampled_from([1.25, 1.5, 2.0]))
 def test_specified_candidates_hold_the_support(z, alpha):
     wide = z.astype(np.float64)

@@ -5,10 +5,10 @@ import pytest
 import torch
 import triton
 import triton.language as tl
+from lemmas import lemma
 from staged import DEVICE, U
 
 from adasplash2.kernels.tile import add_compensated, any_of, clear_lowest_bit, inner_products, lowest_bit
-from lemmas import lemma
 
 
 @triton.jit
