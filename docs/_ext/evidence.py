@@ -1,7 +1,7 @@
 """What was measured?  Tables made from the records in docs/results when the pages are built.
 
 The directive ``oracle-accuracy FILE`` shows what ``python -m entmax_ref.evidence`` wrote, ``oracle-versions FILE`` with
-what, when and on how many rows.
+what, when and on how many rows; ``oracle-speed FILE`` shows what ``python -m entmax_ref.timing`` wrote.
 """
 
 from __future__ import annotations
@@ -26,6 +26,11 @@ def number(value: float) -> str:
     if value != 0.0 and not 0.01 <= value < 10000:
         return f"{value:.0e}".replace("e-0", "e-").replace("e+0", "e").replace("e+", "e")
     return f"{value:.3g}" if value < 100 else f"{value:,.0f}"
+
+
+def table_row(cells: Iterable[str]) -> list[str]:
+    """Return one row of a list-table."""
+    return [f"   {'  ' if place else '* '}- {cell}" for place, cell in enumerate(cells)]
 
 
 class Record(SphinxDirective):
@@ -55,11 +60,11 @@ class OracleAccuracy(Record):
     def run(self) -> list[nodes.Node]:
         """Return the table."""
         lines = [".. list-table::", "   :header-rows: 1", ""]
-        lines += self._row(self.HEADINGS)
+        lines += table_row(self.HEADINGS)
         for result in self.record()["results"]:
             for name, worst in result["implementations"].items():
                 wrong = int(worst["wrong_support"])
-                lines += self._row(
+                lines += table_row(
                     (
                         f"{result['alpha']:.4g}" if name == "entmax_ref" else "",
                         "**entmax_ref**" if name == "entmax_ref" else name,
@@ -77,9 +82,27 @@ class OracleAccuracy(Record):
     def _bound(value: float | None) -> str:
         return "" if value is None else f" ({number(value)})"
 
-    @staticmethod
-    def _row(cells: Iterable[str]) -> list[str]:
-        return [f"   {'  ' if place else '* '}- {cell}" for place, cell in enumerate(cells)]
+
+class OracleSpeed(Record):
+    """One row for each kind of array: seconds of a sort, and how many times as long the oracle takes."""
+
+    def run(self) -> list[nodes.Node]:
+        """Return the table and how it was made."""
+        record = self.record()
+        names = [name for name in record["results"][0]["seconds"] if name != "sort"]
+        lines = [".. list-table::", "   :header-rows: 1", ""]
+        lines += table_row(("array", "sort, s", *names))
+        for result in record["results"]:
+            seconds = result["seconds"]
+            ratios = (f"{seconds[name] / seconds['sort']:.2f}" for name in names)
+            lines += table_row((result["kind"], f"{seconds['sort']:.3f}", *ratios))
+        versions = ", ".join(f"{name} {version}" for name, version in record["versions"].items())
+        lines += [
+            "",
+            f"``{record['command']}`` on {record['date']}, {record['n']} x {record['n']} float64 scores, "
+            f"{record['machine']}, {versions}.",
+        ]
+        return self.parsed(lines)
 
 
 class OracleVersions(Record):
@@ -110,4 +133,5 @@ def setup(app: Sphinx) -> dict[str, Any]:
     """Register the directives."""
     app.add_directive("oracle-accuracy", OracleAccuracy)
     app.add_directive("oracle-versions", OracleVersions)
+    app.add_directive("oracle-speed", OracleSpeed)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}
