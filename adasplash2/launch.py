@@ -183,10 +183,10 @@ def forward(
 ) -> ForwardState:
     """Run the forward stages; out has the dtype of query."""
     problem = Problem.of(query, key, alpha=alpha, scale=scale, is_causal=is_causal, backend=BACKEND)
-    raised = _raise(query)
+    raised = as_operand_dtype(query)
     state = empty_forward(problem, raised)
-    with _on(query):
-        for call in forward_calls(problem, raised, _raise(key), _raise(value), state):
+    with device_of(query):
+        for call in forward_calls(problem, raised, as_operand_dtype(key), as_operand_dtype(value), state):
             call.run()
     return dataclasses.replace(state, out=state.out.to(query.dtype))
 
@@ -207,11 +207,13 @@ def backward(
 ) -> BackwardState:
     """Run the backward stages on what `forward` left; gradients have the dtype of their operand."""
     problem = Problem.of(query, key, alpha=alpha, scale=scale, is_causal=is_causal, backend=BACKEND)
-    raised_query, raised_key, raised_value = _raise(query), _raise(key), _raise(value)
+    raised_query, raised_key, raised_value = as_operand_dtype(query), as_operand_dtype(key), as_operand_dtype(value)
     state = empty_backward(problem, raised_query, raised_key, raised_value)
     left = (centre, row_max, tau, block_mask)
-    with _on(query):
-        for call in backward_calls(problem, _raise(d_out), raised_query, raised_key, raised_value, *left, state):
+    with device_of(query):
+        for call in backward_calls(
+            problem, as_operand_dtype(d_out), raised_query, raised_key, raised_value, *left, state
+        ):
             call.run()
     return dataclasses.replace(
         state,
@@ -243,11 +245,11 @@ def _constants(problem: Problem) -> dict[str, Any]:
     }
 
 
-def _raise(tensor: torch.Tensor) -> torch.Tensor:
+def as_operand_dtype(tensor: torch.Tensor) -> torch.Tensor:
     """Raise bfloat16 to float32 under the interpreter, whose bfloat16 arithmetic is silently wrong."""
     return tensor.float() if INTERPRETED and tensor.dtype == torch.bfloat16 else tensor
 
 
-def _on(tensor: torch.Tensor) -> contextlib.AbstractContextManager[Any]:
+def device_of(tensor: torch.Tensor) -> contextlib.AbstractContextManager[Any]:
     """Kernels start on the device that holds the tensor, whichever is current."""
     return torch.cuda.device(tensor.device) if tensor.is_cuda else contextlib.nullcontext()

@@ -17,8 +17,8 @@ BLOCK = 64
 _HALVINGS = 60
 
 
-def row_threshold(z: torch.Tensor, alpha: float) -> torch.Tensor:
-    """Return tau of each row of ``z = (alpha - 1) * scores``.
+def row_gaps(z: torch.Tensor, alpha: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return ``max(z - tau, 0)`` and tau of each row of ``z = (alpha - 1) * scores``.
 
     Parameters
     ----------
@@ -28,21 +28,27 @@ def row_threshold(z: torch.Tensor, alpha: float) -> torch.Tensor:
 
     Returns
     -------
-    Tensor of float64, shape (..., 1)
-        Counted from the row maximum, so in [-1, 0); +inf for a row without a visible key, NaN for one that holds NaN
-        or +inf.
+    gap : Tensor, shape and dtype of z
+        NaN throughout a row that holds NaN or +inf.
+    tau : Tensor, shape (...), dtype of z
+        +inf for a row without a visible key, NaN for one that holds NaN or +inf.
     """
     row_max = z.amax(dim=-1, keepdim=True) if z.shape[-1] else z.new_full((*z.shape[:-1], 1), -torch.inf)
+    empty = row_max == -torch.inf
     # A row of -inf alone would give -inf - -inf.
-    shifted = z - row_max.where(row_max != -torch.inf, 0.0)
+    reference = row_max.where(~empty, 0.0)
+    shifted = z - reference
     if alpha == 1.5:
         tau = _sorted_root(shifted, _quadratic_root)
     elif alpha == 2.0:
         tau = _sorted_root(shifted, _linear_root)
     else:
         tau = _bisected_root(shifted, 1.0 / (alpha - 1.0))
-    tau = torch.where(row_max == -torch.inf, torch.inf, tau)
-    return torch.where(torch.isnan(row_max) | (row_max == torch.inf), torch.nan, tau)
+    tau = torch.where(empty, torch.inf, tau)
+    tau = torch.where(torch.isnan(row_max) | (row_max == torch.inf), torch.nan, tau)
+    # In float64 until the difference is taken: the last digits of tau decide the mass of long rows.
+    gap = (shifted.double() - tau).clamp(min=0.0).to(z.dtype)
+    return gap, (tau + reference).squeeze(-1).to(z.dtype)
 
 
 def _sorted_root(shifted: torch.Tensor, root: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]) -> torch.Tensor:
@@ -85,16 +91,10 @@ class _Entmax(torch.autograd.Function):
 
     @staticmethod
     def forward(scores: torch.Tensor, alpha: float) -> tuple[torch.Tensor, torch.Tensor]:
-        z = scores * (alpha - 1.0)
-        tau = row_threshold(z, alpha)
-        row_max = z.amax(dim=-1, keepdim=True) if z.shape[-1] else torch.full_like(tau, -torch.inf)
-        shifted = z - row_max.where(row_max.abs() != torch.inf, 0.0)
-        # In float64 until the difference is taken: the last digits of tau decide the mass of long rows.
-        gap = (shifted.double() - tau).clamp(min=0.0).to(z.dtype)
+        gap, tau = row_gaps(scores * (alpha - 1.0), alpha)
         probs = gap ** (1.0 / (alpha - 1.0))
         # clamp keeps NaN; keys that are not visible stay out even of a poisoned row.
-        probs = torch.where(scores == -torch.inf, 0.0, probs)
-        return probs, (tau + row_max.where(row_max != -torch.inf, 0.0)).squeeze(-1).to(z.dtype)
+        return torch.where(scores == -torch.inf, 0.0, probs), tau
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[torch.Tensor, ...]) -> None:

@@ -7,7 +7,6 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from entmax_ref.arguments import Booleans, Floats, as_axis, as_mask, as_orders, as_real
-from entmax_ref.roots import power_of_step
 from entmax_ref.rows import Chunk, chunks
 
 
@@ -107,11 +106,6 @@ def threshold(scores: ArrayLike, alpha: ArrayLike = 1.5, *, axis: int = -1, wher
     for chunk in chunks_of(moved, orders, None if mask is None else np.moveaxis(mask, place, -1)):
         tau.reshape(-1)[chunk.rows] = chunk.tau
     return tau
-
-
-def power_of(gap: Floats, alpha: float | Floats) -> Floats:
-    """Return ``gap ** (1 / (alpha - 1))`` for gaps >= 0; an alpha that is an array broadcasts to ``gap``."""
-    return power_of_step(gap, alpha - 1.0)
 
 
 def chunks_of(scores: Floats, alpha: float | Floats, mask: Booleans | None) -> Iterator[Chunk]:

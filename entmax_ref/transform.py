@@ -85,8 +85,7 @@ def entmax(scores: ArrayLike, alpha: ArrayLike = 1.5, *, axis: int = -1, where: 
     array([[0.32..., 0.67...],
            [0.25     , 0.75     ]])
     """
-    order, array, place, mask = accept("entmax", scores, alpha, axis, where)
-    return np.moveaxis(_filled(array, order, mask), -1, place)
+    return _mapped("entmax", scores, alpha, axis, where)
 
 
 def sparsemax(scores: ArrayLike, *, axis: int = -1, where: ArrayLike | None = None) -> Floats:
@@ -117,8 +116,7 @@ def sparsemax(scores: ArrayLike, *, axis: int = -1, where: ArrayLike | None = No
     >>> sparsemax([0.5, 0.25, -1.0])
     array([0.625, 0.375, 0.   ])
     """
-    order, array, place, mask = accept("sparsemax", scores, 2.0, axis, where)
-    return np.moveaxis(_filled(array, order, mask), -1, place)
+    return _mapped("sparsemax", scores, 2.0, axis, where)
 
 
 def entmax15(scores: ArrayLike, *, axis: int = -1, where: ArrayLike | None = None) -> Floats:
@@ -148,8 +146,7 @@ def entmax15(scores: ArrayLike, *, axis: int = -1, where: ArrayLike | None = Non
     >>> entmax15([1.0, 1.0, 1.0, 1.0])
     array([0.25, 0.25, 0.25, 0.25])
     """
-    order, array, place, mask = accept("entmax15", scores, 1.5, axis, where)
-    return np.moveaxis(_filled(array, order, mask), -1, place)
+    return _mapped("entmax15", scores, 1.5, axis, where)
 
 
 def softmax(scores: ArrayLike, *, axis: int = -1, where: ArrayLike | None = None) -> Floats:
@@ -180,8 +177,7 @@ def softmax(scores: ArrayLike, *, axis: int = -1, where: ArrayLike | None = None
     >>> softmax([0.0, 0.0])
     array([0.5, 0.5])
     """
-    order, array, place, mask = accept("softmax", scores, 1.0, axis, where)
-    return np.moveaxis(_filled(array, order, mask), -1, place)
+    return _mapped("softmax", scores, 1.0, axis, where)
 
 
 def support(scores: ArrayLike, alpha: ArrayLike = 1.5, *, axis: int = -1, where: ArrayLike | None = None) -> Booleans:
@@ -289,6 +285,12 @@ def accept(
     order = as_orders(function, alpha, moved.shape[:-1], softmax=True)
     mask = as_mask(function, "where", where, array.shape)
     return order, moved, place, None if mask is None else np.moveaxis(mask, place, -1)
+
+
+def _mapped(function: str, scores: ArrayLike, alpha: float | ArrayLike, axis: int, where: ArrayLike | None) -> Floats:
+    """Return the probabilities for the arguments of a map."""
+    order, array, place, mask = accept(function, scores, alpha, axis, where)
+    return np.moveaxis(_filled(array, order, mask), -1, place)
 
 
 def _filled(scores: Floats, alpha: float | Floats, mask: Booleans | None) -> Floats:

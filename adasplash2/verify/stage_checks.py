@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 from typing import Any
 
@@ -61,13 +60,10 @@ def run_stages(load: Workload, d_out: torch.Tensor, alpha: float) -> StageRun:
         is_causal=load.is_causal,
         backend=launch.BACKEND,
     )
-    # The interpreter computes bfloat16 wrongly, so it gets float32; `launch.forward` does the same.
-    is_raised = launch.INTERPRETED and query.dtype == torch.bfloat16
-    q, k, v, d_o = (part.float() if is_raised else part for part in (query, key, value, grad))
+    q, k, v, d_o = (launch.as_operand_dtype(part) for part in (query, key, value, grad))
     state = empty_forward(problem, q)
     kept: dict[str, Any] = {}
-    device = torch.cuda.device(query.device) if query.is_cuda else contextlib.nullcontext()
-    with device:
+    with launch.device_of(query):
         for call in launch.forward_calls(problem, q, k, v, state):
             call.run()
             if call.stage == "histogram":
