@@ -22,17 +22,21 @@ from entmax_ref.arguments import Booleans, Floats
 
 MAX_STEPS = 200  # Newton took at most 14 on millions of drawn rows; meeting this cap is a bug of ours
 FIRST_WIDTH = 32  # most supports are no larger, so most rows are solved on a prefix of this width
-EDGE = 2.0**-45  # a gap within it of 0 is decided by the mass at that key, not by its sign; above every bound of tau
+EDGE = 2.0**-45  # times max(1, step) it is above the bound of a gap's error, up to 2**40 keys
 LEAST = 5e-324
 
 
 class Root(NamedTuple):
-    """The root of each row, (m, 1) each, in both forms; ``near`` says that theta is the one to use."""
+    """The root of each row, (m, 1) each, in both forms; ``near`` says that theta is the one to use.
+
+    Keys with a gap within ``EDGE * max(1, step)`` of 0 may be on the wrong side of the root: `entmax_ref.edge` decides.
+    """
 
     theta: Floats
     floor: Floats
     lift: Floats
     near: Booleans
+    beyond: Floats  # the least drop that is not supported; inf if there is none
 
 
 def shortfall(step: float | Floats, depth: Floats) -> Floats:
@@ -72,7 +76,7 @@ def solve(drop: Floats, count: NDArray[np.intp], step: float | Floats) -> Root:
             return _root_in_closed_form(drop, count, step)
         return _root_by_newton(drop, count, step) if step < 1.0 else _root_by_support(drop, count, step)
     blank = np.zeros(step.shape)
-    root = Root(blank, blank.copy(), blank.copy(), np.zeros(step.shape, dtype=np.bool_))
+    root = Root(blank, blank.copy(), blank.copy(), np.zeros(step.shape, dtype=np.bool_), blank.copy())
     flat = step[:, 0]
     for group in (flat == 0.5, flat == 1.0, (flat < 1.0) & (flat != 0.5), flat > 1.0):
         if group.any():
@@ -116,7 +120,7 @@ def _root_in_closed_form(drop: Floats, count: NDArray[np.intp], step: float) -> 
     else:
         # size * lift**2 + 2 * first * lift + second = 1, and no coefficient is negative: nothing cancels
         lift = rest / (first + np.sqrt(first * first + size * rest))
-    return _far(step, floor, lift)
+    return _far(step, floor, lift, _beyond(drop, size))
 
 
 def _sums_above(drop: Floats, size: NDArray[np.intp], step: float) -> tuple[Floats, Floats, Floats]:
@@ -134,23 +138,35 @@ def _sums_above(drop: Floats, size: NDArray[np.intp], step: float) -> tuple[Floa
 
 def _root_by_support(drop: Floats, count: NDArray[np.intp], step: float | Floats) -> Root:
     """Solve for alpha above 2: bisect for the support, then Newton."""
-    size, width = _support_size(drop, np.ones_like(count), count, step)
-    drop, size = drop[:, :width], size[:, None]
+    return root_of_support(drop, _support_size(drop, count, step)[:, None], step)
+
+
+def root_of_support(drop: Floats, size: NDArray[np.intp], step: float | Floats) -> Root:
+    """Solve for the lift of rows of ascending drops whose first ``size`` keys, (m, 1), are the support."""
+    beyond, width = _beyond(drop, size), int(size.max())
     floor = np.take_along_axis(drop, size - 1, axis=-1)
-    above = step * np.maximum(floor - drop, 0.0)
+    above = step * np.maximum(floor - drop[:, :width], 0.0)
     # Each of the size terms is at least lift ** power, and the largest gap, lift + above[0], is at most 1.
-    start = np.minimum(1.0 / size, np.power(1.0 - above[:, :1], 1.0 / step))
-    return _far(step, floor, _lift_by_newton(above, np.arange(width) < size, start, step))
+    if np.all(np.asarray(step) > 1.0):
+        start = np.minimum(1.0 / size, np.power(1.0 - above[:, :1], 1.0 / step))
+    else:
+        start = np.minimum(np.power(1.0 / size, step), 1.0 - above[:, :1])
+    start = np.maximum(start, 2.0**-60)  # right of the root, where rounding left nothing for it
+    return _far(step, floor, _lift_by_newton(above, np.arange(width) < size, start, step), beyond)
 
 
-def _far(step: float | Floats, floor: Floats, lift: Floats) -> Root:
-    return Root((1.0 - lift) / step - floor, floor, lift, np.zeros(floor.shape, dtype=np.bool_))
+def _far(step: float | Floats, floor: Floats, lift: Floats, beyond: Floats) -> Root:
+    return Root((1.0 - lift) / step - floor, floor, lift, np.zeros(floor.shape, dtype=np.bool_), beyond)
 
 
-def _support_size(
-    drop: Floats, fewest: NDArray[np.intp], most: NDArray[np.intp], step: float | Floats
-) -> tuple[NDArray[np.intp], int]:
-    """Return how many of the keys are supported, between ``fewest`` and ``most``, and a width that holds them all.
+def _beyond(drop: Floats, size: NDArray[np.intp]) -> Floats:
+    """Return the drop after the first ``size``, (m, 1), of which none is inf."""
+    after = np.take_along_axis(drop, np.minimum(size, drop.shape[1] - 1), axis=-1)
+    return np.where(size < drop.shape[1], after, np.inf)
+
+
+def _support_size(drop: Floats, count: NDArray[np.intp], step: float | Floats) -> NDArray[np.intp]:
+    """Return how many of the first ``count`` keys are supported.
 
     The mass at the k-th key does not decrease with k, so the test mass < 1 holds up to one place and fails after it.
     Equal keys give bitwise equal masses: a tie is never split.  Lemma: threshold_unique
@@ -159,23 +175,23 @@ def _support_size(
     def supported(place: NDArray[np.intp]) -> Booleans:
         value = np.take_along_axis(drop, place[:, None] - 1, axis=-1)
         mass = power_of_step(step * np.maximum(value - drop, 0.0), step).sum(axis=-1)
-        return np.asarray((mass < 1.0) | (place <= fewest))
+        return np.asarray((mass < 1.0) | (place <= 1))
 
     whole, width = drop, FIRST_WIDTH
     while width < whole.shape[1]:
         drop = whole[:, :width]
-        if not np.any((most > width) & supported(np.minimum(most, width))):
+        if not np.any((count > width) & supported(np.minimum(count, width))):
             break
         width *= 4
     width = min(width, whole.shape[1])
     drop = whole[:, :width]
-    fewest, most = fewest.copy(), np.minimum(most, width)
+    fewest, most = np.ones_like(count), np.minimum(count, width)
     middle = most  # a row that is supported throughout is done at once
     while np.any(fewest < most):
         holds = supported(middle)
         fewest, most = np.where(holds, middle, fewest), np.where(holds, most, middle - 1)
         middle = (fewest + most + 1) // 2
-    return fewest, width
+    return fewest
 
 
 def _root_by_newton(drop: Floats, count: NDArray[np.intp], step: float | Floats) -> Root:
@@ -193,26 +209,20 @@ def _root_by_newton(drop: Floats, count: NDArray[np.intp], step: float | Floats)
             theta[more] = _theta_by_newton(drop[more, :width], theta[more], _at(step, more))
         else:
             width = first
-    drop = drop[:, :width]
-    gap = 1.0 - shortfall(step, theta + drop)
+    every, drop = drop, drop[:, :width]
     visible = np.arange(width) < count[:, None]
-    size = np.count_nonzero((gap > EDGE) & visible, axis=-1)
-    most = np.count_nonzero((gap > -EDGE) & visible, axis=-1)
-    unsure = np.flatnonzero(size < most)
-    if unsure.size:
-        of_unsure = _at(step, unsure)
-        size[unsure] = _support_size(drop[unsure], np.maximum(size[unsure], 1), most[unsure], of_unsure)[0]
-    size = size[:, None]
+    size = np.count_nonzero((shortfall(step, theta + drop) < 1.0) & visible, axis=-1)
+    size = np.maximum(size, 1)[:, None]
     floor = np.take_along_axis(drop, size - 1, axis=-1)
     near = np.asarray(step * np.log(size) < np.log(2.0))
-    root = Root(theta, floor, np.maximum(1.0 - shortfall(step, theta + floor), LEAST), near)
+    root = Root(theta, floor, np.maximum(1.0 - shortfall(step, theta + floor), LEAST), near, _beyond(every, size))
     far = np.flatnonzero(~near)
     if far.size:
         of_far = _at(step, far)
         above = of_far * np.maximum(floor[far] - drop[far], 0.0)
         start = np.minimum(root.lift[far] + EDGE, np.power(size[far], -of_far))
         lift = _lift_by_newton(above, np.arange(width) < size[far], start, of_far)
-        for whole, part in zip(root, _far(of_far, floor[far], lift), strict=True):
+        for whole, part in zip(root, _far(of_far, floor[far], lift, root.beyond[far]), strict=True):
             whole[far] = part
     return root
 

@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from entmax_ref.arguments import Booleans, Floats
-from entmax_ref.roots import LEAST, Root, log_probs, power_of_step, shortfall, solve
+from entmax_ref.edge import support_size
+from entmax_ref.roots import EDGE, LEAST, Root, log_probs, power_of_step, root_of_support, shortfall, solve
 
 Column = TypeVar("Column", float, float | Floats, Floats, Booleans)
 
@@ -34,7 +35,7 @@ class Chunk:
     undefined: Booleans  # (m,): a visible score is NaN or +inf
     step: float | Floats  # alpha - 1, a float or (m, 1)
     root: Root
-    drop: Floats
+    drop: Floats  # inf for a hidden key, and for one that only its exact score tells from the support
     index: NDArray[np.intp] | None
     count: NDArray[np.intp]  # (m,): keys of each row in ``index``
 
@@ -55,7 +56,7 @@ class Chunk:
 
     @property
     def supported(self) -> Booleans:
-        """Which of the keys are supported: the sorted row decided it, which asking a rounded gap again could undo."""
+        """Which of the keys are supported: that is decided, and asking a rounded gap again could undo it."""
         return np.asarray(self.drop <= self.along(self.root.floor))
 
     def gap(self) -> Floats:
@@ -141,13 +142,73 @@ def _solved(rows: slice, shown: Floats, step: float | Floats) -> Chunk:
             drop = np.repeat(top, count) - shown.reshape(-1)[index]
             if bounded:
                 drop = np.minimum(drop, -LOWEST)
-            padded = np.full((m, widest), np.inf)
-            padded[np.arange(widest) < count[:, None]] = drop
-            padded.sort(axis=-1)
+            padded = _sorted_by_row(drop, count)
     hollow = empty | undefined
     if hollow.any():  # solved as rows of one key; nothing reads the answer
         padded[hollow, 0] = 0.0
     root = solve(padded, np.maximum(count, 1), step)
     if hollow.any():
         root.floor[hollow] = -1.0  # no key is supported
+    least = _least_score(shown, top, step, root)
+    if least is not None:
+        if index is None:
+            drop[shown < least] = np.inf
+        else:
+            drop[shown.reshape(-1)[index] < np.repeat(least[:, 0], count)] = np.inf
     return Chunk(rows, (m, n), top, empty, undefined, step, root, drop, index, count)
+
+
+def _sorted_by_row(values: Floats, count: NDArray[np.intp]) -> Floats:
+    """Return the values, ``count`` of them for each row in turn, ascending, filled up with inf."""
+    widest = int(count.max(initial=1))
+    found = np.full((count.size, widest), np.inf)
+    found[np.arange(widest) < count[:, None]] = values
+    found.sort(axis=-1)
+    return found
+
+
+def _least_score(shown: Floats, top: Floats, step: float | Floats, root: Root) -> Floats | None:
+    """Decide the keys within rounding of tau, and correct the root in place where that changes the support.
+
+    Returns the smallest supported score of the rows that changed, -inf for the others, (m, 1); None if no row did.
+    """
+    with np.errstate(invalid="ignore", over="ignore"):  # inf - inf, and 0 * inf at step 0: no key is near the edge
+        margin = step * (root.beyond - root.floor) - root.lift
+    slack = EDGE * np.maximum(1.0, step)
+    rows = np.flatnonzero((root.lift < slack) | (margin < slack))
+    if rows.size == 0:
+        return None
+    keys, top, step = shown[rows], top[rows, None], _at(step, rows)
+    floor, lift, slack = root.floor[rows], root.lift[rows], EDGE * np.maximum(1.0, step)
+    with np.errstate(over="ignore"):
+        drop = top - keys
+    keep = drop <= floor + (lift + slack) / step
+    inside = np.count_nonzero(drop < floor + (lift - slack) / step, axis=-1)
+    count = np.count_nonzero(keep, axis=-1)
+    scores = -_sorted_by_row(-keys[keep], count)
+    size = support_size(scores, np.maximum(inside, 1), count, step)[:, None]
+    changed = size[:, 0] != np.count_nonzero(drop <= floor, axis=-1)
+    if not changed.any():
+        return None
+    rows, scores, top, size, step = rows[changed], scores[changed], top[changed], size[changed], _at(step, changed)
+    _correct(root, rows, top - scores, size, step)
+    least = np.full(root.floor.shape, -np.inf)
+    least[rows] = np.take_along_axis(scores, size - 1, axis=-1)
+    return least
+
+
+def _correct(root: Root, rows: NDArray[np.intp], drop: Floats, size: NDArray[np.intp], step: float | Floats) -> None:
+    """Make the first ``size`` of the ascending drops the support of those rows."""
+    floor = np.take_along_axis(drop, size - 1, axis=-1)
+    near = root.near[rows, 0]  # theta does not feel such a key
+    root.floor[rows] = floor
+    root.lift[rows] = np.maximum(1.0 - shortfall(step, root.theta[rows] + floor), LEAST)
+    far = np.flatnonzero(~near)
+    if far.size:
+        solved = root_of_support(drop[far], size[far], _at(step, far))
+        for whole, part in zip(root, solved, strict=True):
+            whole[rows[far]] = part
+
+
+def _at(step: float | Floats, rows: NDArray[np.intp] | Booleans) -> float | Floats:
+    return step[rows] if isinstance(step, np.ndarray) else step
