@@ -146,12 +146,13 @@ def root_of_support(drop: Floats, size: NDArray[np.intp], step: float | Floats) 
     beyond, width = _beyond(drop, size), int(size.max())
     floor = np.take_along_axis(drop, size - 1, axis=-1)
     above = step * np.maximum(floor - drop[:, :width], 0.0)
-    # Each of the size terms is at least lift ** power, and the largest gap, lift + above[0], is at most 1.
+    # Each of the size terms is at least lift ** power, and the largest gap, lift + above[0], is at most 1; the last
+    # term keeps the start right of the root where above[0] rounded up.
+    most = 1.0 - above[:, :1] + 2.0**-50
     if np.all(np.asarray(step) > 1.0):
-        start = np.minimum(1.0 / size, np.power(1.0 - above[:, :1], 1.0 / step))
+        start = np.minimum(1.0 / size, np.power(most, 1.0 / step))
     else:
-        start = np.minimum(np.power(1.0 / size, step), 1.0 - above[:, :1])
-    start = np.maximum(start, 2.0**-60)  # right of the root, where rounding left nothing for it
+        start = np.minimum(np.power(1.0 / size, step), most)
     return _far(step, floor, _lift_by_newton(above, np.arange(width) < size, start, step), beyond)
 
 
@@ -206,7 +207,7 @@ def _root_by_newton(drop: Floats, count: NDArray[np.intp], step: float | Floats)
         more = np.flatnonzero(held > first)
         if more.size:
             width = int(held[more].max())
-            theta[more] = _theta_by_newton(drop[more, :width], theta[more], _at(step, more))
+            theta[more] = _theta_by_newton(drop[more, :width], theta[more], at_rows(step, more))
         else:
             width = first
     every, drop = drop, drop[:, :width]
@@ -218,7 +219,7 @@ def _root_by_newton(drop: Floats, count: NDArray[np.intp], step: float | Floats)
     root = Root(theta, floor, np.maximum(1.0 - shortfall(step, theta + floor), LEAST), near, _beyond(every, size))
     far = np.flatnonzero(~near)
     if far.size:
-        of_far = _at(step, far)
+        of_far = at_rows(step, far)
         above = of_far * np.maximum(floor[far] - drop[far], 0.0)
         start = np.minimum(root.lift[far] + EDGE, np.power(size[far], -of_far))
         lift = _lift_by_newton(above, np.arange(width) < size[far], start, of_far)
@@ -227,7 +228,8 @@ def _root_by_newton(drop: Floats, count: NDArray[np.intp], step: float | Floats)
     return root
 
 
-def _at(step: float | Floats, rows: NDArray[np.intp]) -> float | Floats:
+def at_rows(step: float | Floats, rows: NDArray[np.intp]) -> float | Floats:
+    """Return the step of some rows."""
     return step[rows] if isinstance(step, np.ndarray) else step
 
 
@@ -254,7 +256,7 @@ def _theta_by_newton(drop: Floats, theta: Floats, step: float | Floats) -> Float
         if on.size == 0:
             return theta
         if on.size < rows.size:
-            rows, drop, step, mass = rows[on], drop[on], _at(step, on), mass[on]
+            rows, drop, step, mass = rows[on], drop[on], at_rows(step, on), mass[on]
         last_mass = mass
     raise AssertionError(f"entmax_ref: Newton met its cap of {MAX_STEPS} steps for step={step!r}; please report it")
 
@@ -289,6 +291,6 @@ def _lift_by_newton(above: Floats, inside: Booleans, x: Floats, step: float | Fl
         if on.size == 0:
             return found
         if on.size < rows.size:
-            rows, above, inside, x, mass, step = rows[on], above[on], inside[on], x[on], mass[on], _at(step, on)
+            rows, above, inside, x, mass, step = rows[on], above[on], inside[on], x[on], mass[on], at_rows(step, on)
         last_mass = mass
     raise AssertionError(f"entmax_ref: Newton met its cap of {MAX_STEPS} steps for step={step!r}; please report it")

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from entmax_ref.arguments import Booleans, Floats
-from entmax_ref.edge import support_size
-from entmax_ref.roots import EDGE, LEAST, Root, log_probs, power_of_step, root_of_support, shortfall, solve
+from entmax_ref.roots import LEAST, Root, log_probs, power_of_step, shortfall, solve
+from entmax_ref.settled import settle, sorted_by_row
 
 Column = TypeVar("Column", float, float | Floats, Floats, Booleans)
 
@@ -30,7 +30,9 @@ class Chunk:
 
     rows: slice
     shape: tuple[int, int]
-    top: Floats  # (m,): max(scores); 0 for a row that is empty or undefined
+    origin: (
+        Floats  # (m,): the score that drops are counted from, mostly max(scores); 0 if the row is empty or undefined
+    )
     empty: Booleans  # (m,): no key is visible
     undefined: Booleans  # (m,): a visible score is NaN or +inf
     step: float | Floats  # alpha - 1, a float or (m, 1)
@@ -50,9 +52,9 @@ class Chunk:
         """The threshold of each row, (m,), in the unit of z."""
         step, root = self.step, self.root
         with np.errstate(over="ignore"):
-            row_max = (step * self.top[:, None])[:, 0]
+            origin = (step * self.origin[:, None])[:, 0]
         relative = np.where(root.near, step * root.theta - 1.0, -(step * root.floor + root.lift))[:, 0]
-        return np.where(self.undefined, np.nan, np.where(self.empty, np.inf, row_max + relative))
+        return np.where(self.undefined, np.nan, np.where(self.empty, np.inf, origin + relative))
 
     @property
     def supported(self) -> Booleans:
@@ -142,73 +144,16 @@ def _solved(rows: slice, shown: Floats, step: float | Floats) -> Chunk:
             drop = np.repeat(top, count) - shown.reshape(-1)[index]
             if bounded:
                 drop = np.minimum(drop, -LOWEST)
-            padded = _sorted_by_row(drop, count)
+            padded = sorted_by_row(drop, count)
     hollow = empty | undefined
     if hollow.any():  # solved as rows of one key; nothing reads the answer
         padded[hollow, 0] = 0.0
     root = solve(padded, np.maximum(count, 1), step)
     if hollow.any():
         root.floor[hollow] = -1.0  # no key is supported
-    least = _least_score(shown, top, step, root)
-    if least is not None:
-        if index is None:
-            drop[shown < least] = np.inf
-        else:
-            drop[shown.reshape(-1)[index] < np.repeat(least[:, 0], count)] = np.inf
+    settled = settle(shown, top, step, root)
+    if settled is not None:
+        scores = shown if index is None else shown.reshape(-1)[index]
+        settled.recount(drop, scores, None if index is None else count)
+        top = settled.origin
     return Chunk(rows, (m, n), top, empty, undefined, step, root, drop, index, count)
-
-
-def _sorted_by_row(values: Floats, count: NDArray[np.intp]) -> Floats:
-    """Return the values, ``count`` of them for each row in turn, ascending, filled up with inf."""
-    widest = int(count.max(initial=1))
-    found = np.full((count.size, widest), np.inf)
-    found[np.arange(widest) < count[:, None]] = values
-    found.sort(axis=-1)
-    return found
-
-
-def _least_score(shown: Floats, top: Floats, step: float | Floats, root: Root) -> Floats | None:
-    """Decide the keys within rounding of tau, and correct the root in place where that changes the support.
-
-    Returns the smallest supported score of the rows that changed, -inf for the others, (m, 1); None if no row did.
-    """
-    with np.errstate(invalid="ignore", over="ignore"):  # inf - inf, and 0 * inf at step 0: no key is near the edge
-        margin = step * (root.beyond - root.floor) - root.lift
-    slack = EDGE * np.maximum(1.0, step)
-    rows = np.flatnonzero((root.lift < slack) | (margin < slack))
-    if rows.size == 0:
-        return None
-    keys, top, step = shown[rows], top[rows, None], _at(step, rows)
-    floor, lift, slack = root.floor[rows], root.lift[rows], EDGE * np.maximum(1.0, step)
-    with np.errstate(over="ignore"):
-        drop = top - keys
-    keep = drop <= floor + (lift + slack) / step
-    inside = np.count_nonzero(drop < floor + (lift - slack) / step, axis=-1)
-    count = np.count_nonzero(keep, axis=-1)
-    scores = -_sorted_by_row(-keys[keep], count)
-    size = support_size(scores, np.maximum(inside, 1), count, step)[:, None]
-    changed = size[:, 0] != np.count_nonzero(drop <= floor, axis=-1)
-    if not changed.any():
-        return None
-    rows, scores, top, size, step = rows[changed], scores[changed], top[changed], size[changed], _at(step, changed)
-    _correct(root, rows, top - scores, size, step)
-    least = np.full(root.floor.shape, -np.inf)
-    least[rows] = np.take_along_axis(scores, size - 1, axis=-1)
-    return least
-
-
-def _correct(root: Root, rows: NDArray[np.intp], drop: Floats, size: NDArray[np.intp], step: float | Floats) -> None:
-    """Make the first ``size`` of the ascending drops the support of those rows."""
-    floor = np.take_along_axis(drop, size - 1, axis=-1)
-    near = root.near[rows, 0]  # theta does not feel such a key
-    root.floor[rows] = floor
-    root.lift[rows] = np.maximum(1.0 - shortfall(step, root.theta[rows] + floor), LEAST)
-    far = np.flatnonzero(~near)
-    if far.size:
-        solved = root_of_support(drop[far], size[far], _at(step, far))
-        for whole, part in zip(root, solved, strict=True):
-            whole[rows[far]] = part
-
-
-def _at(step: float | Floats, rows: NDArray[np.intp] | Booleans) -> float | Floats:
-    return step[rows] if isinstance(step, np.ndarray) else step

@@ -64,10 +64,12 @@ def threshold(scores: ArrayLike, alpha: ArrayLike = 1.5, *, axis: int = -1, wher
     mass, so they enter or stay out together.
 
     With the support known, tau has a closed form for alpha 1.5 and 2. For other alpha below 2, Newton on the norm of
-    the gaps finds the root first, of the largest few keys and then of those above that root, which is a lower bound;
-    the mass decides about keys within 2**-45 of it. For alpha above 2 the support is bisected for, and Newton runs on
+    the gaps finds the root first, of the largest few keys and then of those above that root, which is a lower bound.
+    For alpha above 2 the support is bisected for, and Newton runs on
     it, right of the root of a convex function, which it cannot overshoot. Newton runs until float64 allows no further
     progress, and rows leave as they are done. Everything happens relative to the maximum, in sums of terms of one sign.
+    About keys within ``2**-45 * max(1, alpha - 1)`` of tau the exact mass decides, see `support`; where it puts one on
+    the other side, the root is found again for that support, relative to its smallest key.
 
     With u = 2**-53, and D <= min(n - 1, 19 + log2(n)) the depth of the summation of n terms,
 

@@ -48,6 +48,8 @@ def entmax(scores: ArrayLike, alpha: ArrayLike = 1.5, *, axis: int = -1, where: 
     This is the maximiser over the simplex of :math:`p \cdot s + H_\alpha(p)`, with the Tsallis entropy
     :math:`H_\alpha(p) = \sum_j (p_j - p_j^\alpha) / (\alpha (\alpha - 1))`, for alpha 1 that of Shannon.
 
+    Which probabilities are positive is decided exactly, see `support`, but for those that underflow.
+
     The gaps are formed relative to the maximum or to the smallest key of the support and never from tau itself, so an
     offset common to a row costs no digits beyond those that the scores lost to it. Each gap errs by at most the
     bound of `threshold` for ``row_max = 0``; a gap error e becomes an error of at most ``(gap + e) ** power -
@@ -207,10 +209,12 @@ def support(scores: ArrayLike, alpha: ArrayLike = 1.5, *, axis: int = -1, where:
 
     Notes
     -----
-    Decided on the sorted scores, not on computed probabilities: equal scores are all in or all out. The
-    answer is exact unless ``abs(z - tau)`` is within the bound of `threshold` (taken for ``row_max = 0``).
-    For alpha close to 1 a supported key may have a probability below the smallest float64, so that `entmax`
-    returns 0 for it.
+    The answer is exact, for the scores and alpha as float64 has them. A key is supported if and only if the mass at it,
+    ``sum(max(z - z[key], 0) ** power)``, is below 1. Where z is within the bound of `threshold` (taken for ``row_max =
+    0``) of tau, that mass is compared with 1 to as many digits as it takes, without error where it can be 1 itself: a
+    key exactly on tau is outside, and equal scores are all in or all out. Only a mass that is not 1 but 1 to 700 digits
+    would count as 1. For alpha close to 1 a supported key may have a probability below the smallest float64, so that
+    `entmax` returns 0 for it.
 
     Lemmas: threshold_unique, threshold_subset
 

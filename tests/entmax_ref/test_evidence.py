@@ -64,6 +64,7 @@ def test_the_committed_record_keeps_the_promises():
         assert found["rows"] >= 100_000 and found["undecided"] == 0
         assert found["tau_of_bound"] <= 1.0 and found["probs_of_bound"] <= 1.0
         assert found["tau_ulps"] <= 4.0 and found["sum_ulps"] <= 4.0
+        assert found["wrong_support"] == 0.0
         assert {"entmax_ref", "entmax_bisect"} <= result["implementations"].keys()
 
 
