@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 
 from adasplash2 import launch
-from adasplash2.problem import Launch, Problem, choose_launch
+from adasplash2.problem import Launch, Problem, block_d, choose_launch
 from adasplash2.state import ForwardState, empty_backward, empty_forward
 from adasplash2.workloads import Workload
 
@@ -25,6 +25,11 @@ def problem_of(load: Workload, alpha: float, row: Launch | None = None) -> Probl
 def launch_row(dtype: torch.dtype, head_dim: int) -> Launch:
     """Return the row of the launch table that calls of this kind use."""
     return choose_launch(launch.BACKEND, dtype, head_dim)
+
+
+def launch_key(dtype: torch.dtype, head_dim: int) -> tuple[str, int, int]:
+    """Return the key of that row."""
+    return launch.BACKEND, dtype.itemsize, block_d(head_dim)
 
 
 def _operands(load: Workload) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
