@@ -42,13 +42,14 @@ def _answer(record: PassRecord, alpha: float) -> str:
     head = f"alpha {alpha:g}, {rows} rows longer than {LONG}: "
     if not over:
         return head + f"every row ends within {most} passes. One or two passes suffice."
-    worst = ", ".join(f"{one.workload} at {one.length} ({one.most}; {_share(one)} of its rows)" for one in over)
     taken = sum(result.over_two for result in over)
-    return head + f"{taken} take more than two passes, at most {most}: {worst}. All others end within two."
+    names = dict.fromkeys(result.workload for result in over)
+    worst = ", ".join(_longest(name, [result for result in over if result.workload == name]) for name in names)
+    return head + f"{taken} take more than two passes, at most {most} (most, and from which length on: {worst})."
 
 
-def _share(result: PassResult) -> str:
-    return f"{100.0 * result.over_two / result.rows:.0f}%"
+def _longest(name: str, over: list[PassResult]) -> str:
+    return f"{name} {max(result.most for result in over)} from {min(result.length for result in over)}"
 
 
 def pass_text(record: PassRecord) -> str:
@@ -76,7 +77,7 @@ def pass_figure(record: PassRecord) -> Any:
     alphas = _values(record, "alpha")
     figure = Figure(figsize=(8.6, 3.8), layout="constrained")
     panels = figure.subplots(1, max(len(alphas), 1), sharey=True, squeeze=False)[0]
-    for panel, alpha in zip(panels, alphas, strict=True):
+    for panel, alpha in zip(panels, alphas, strict=False):
         for place, name in enumerate(_values(record, "workload")):
             found = [result for result in record.results if result.alpha == alpha and result.workload == name]
             lengths = [result.length for result in found]
