@@ -21,8 +21,10 @@ from .contenders import NAMES
 from .contest import Contest
 from .faults import DeviceLostError
 from .plot import save, speed_figure
+from .readings import present, time_of
 from .record import CaseResult, Header, SpeedRecord, write_record
-from .report import as_text, number, present, time_of
+from .report import as_text
+from .table import number
 
 
 def run_attention(options: argparse.Namespace, typed: str) -> int:

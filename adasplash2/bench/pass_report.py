@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from .passes import PassRecord, PassResult
-from .report import Table, header_lines, text_lines
+from .report import header_lines
+from .table import Table, text_lines
 
 LONG = 32768
 

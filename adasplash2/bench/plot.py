@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from .contenders import TITLES
+from .readings import present, time_of
 from .record import CaseResult, SpeedRecord
-from .report import present, time_of
 
 # Okabe and Ito's, which also differ for colour-blind readers.
 COLOURS = {"ours": "#0072b2", "flash": "#e69f00", "cudnn": "#009e73", "adasplash": "#cc79a7"}

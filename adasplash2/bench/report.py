@@ -2,27 +2,15 @@
 
 from __future__ import annotations
 
-import dataclasses
-import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from adasplash2.verify.table import passes_text, short
 
 from .cases import Case
 from .contenders import TITLES
-from .record import CaseResult, Entry, Header, SpeedRecord
-
-MISSING = "-"
-
-
-@dataclasses.dataclass(frozen=True)
-class Table:
-    """Headings and rows of text; the first column is words, the others are numbers."""
-
-    name: str
-    title: str
-    headings: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
+from .readings import entry_of, present, ratio_of, spread_of, time_of
+from .record import CaseResult, Header, SpeedRecord
+from .table import MISSING, Table, number, text_lines
 
 
 def speed_tables(record: SpeedRecord) -> list[Table]:
@@ -46,19 +34,6 @@ def as_text(record: SpeedRecord) -> str:
         parts += [table.title, *text_lines(table), ""]
     parts += [*remarks(record), "", *origin(record)]
     return "\n".join(parts)
-
-
-def text_lines(table: Table) -> list[str]:
-    """Return a table in columns of equal width."""
-    lines = [table.headings, *table.rows]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(table.headings))]
-    return [
-        "  ".join(
-            cell.rjust(width) if column else cell.ljust(width)
-            for column, (cell, width) in enumerate(zip(line, widths, strict=True))
-        ).rstrip()
-        for line in lines
-    ]
 
 
 def origin(record: SpeedRecord) -> list[str]:
@@ -98,58 +73,6 @@ def remarks(record: SpeedRecord) -> list[str]:
 
 def _places(labels: list[str]) -> str:
     return labels[0] if len(labels) == 1 else f"{len(labels)} cases, first {labels[0]}"
-
-
-def present(results: Iterable[CaseResult]) -> list[str]:
-    """Return the contenders that took part or were to, in the order of ``TITLES``."""
-    seen = {entry.name for result in results for entry in result.entries}
-    return [name for name in TITLES if name in seen]
-
-
-def entry_of(result: CaseResult, name: str) -> Entry | None:
-    """Return a contender's entry in a case."""
-    return next((entry for entry in result.entries if entry.name == name), None)
-
-
-def time_of(result: CaseResult, name: str, part: str) -> float | None:
-    """Return a contender's median of medians, of ``part`` "forward" or "step"; None if there is none."""
-    entry = entry_of(result, name)
-    if entry is None:
-        return None
-    series = entry.forward_ms if part == "forward" else entry.step_ms
-    return statistics.median(series) if series else None
-
-
-def spread_of(result: CaseResult) -> float | None:
-    """Return the largest ``(highest - lowest) / median`` between the rounds of any contender."""
-    found = [
-        (max(series) - min(series)) / statistics.median(series)
-        for entry in result.entries
-        for series in (entry.forward_ms, entry.step_ms)
-        if series
-    ]
-    return max(found) if found else None
-
-
-def ratio_of(result: CaseResult, name: str, part: str) -> float | None:
-    """Return our time over a contender's, or over the floor if ``name`` is "floor"."""
-    ours = time_of(result, "ours", part)
-    if name == "floor":
-        other = None if result.floor is None else getattr(result.floor, f"{part}_ms")
-    else:
-        other = time_of(result, name, part)
-    return ours / other if ours is not None and other else None
-
-
-def number(value: float | None, digits: int = 3) -> str:
-    """Return a number with so many significant digits, or a dash."""
-    if value is None:
-        return MISSING
-    if value != value:
-        return "nan"
-    if value >= 10.0 ** (digits - 1):
-        return f"{value:.0f}"
-    return f"{value:#.{digits}g}".rstrip(".")
 
 
 def _time_cell(result: CaseResult, name: str, part: str) -> str:

@@ -98,8 +98,8 @@ def stage_times(
 
 def _gpu_times(stages: Sequence[Stage]) -> list[float]:
     torch.cuda.synchronize()
-    # The device idles for about a millisecond while the starts queue up: none of them waits for the host.
-    torch.cuda._sleep(2_000_000)
+    # The device idles for two or three milliseconds while the starts queue up: none of them waits for the host.
+    torch.cuda._sleep(4_000_000)
     events = [torch.cuda.Event(enable_timing=True) for _ in range(len(stages) + 1)]
     events[0].record()
     for stage, event in zip(stages, events[1:], strict=True):

@@ -14,7 +14,7 @@ from adasplash2.workloads import Workload
 from . import stages
 from .attention import random_like
 from .faults import first_line, recover
-from .report import Table, number
+from .table import Table, number
 from .timing import stage_times
 
 # What is tried where nothing is named: fields of the launch table and their values.

@@ -14,7 +14,7 @@ from adasplash2.workloads import workload
 from . import command, stages, tune
 from .cases import case_of
 from .faults import DeviceLostError
-from .report import text_lines
+from .table import text_lines
 
 
 def run_tune(options: argparse.Namespace) -> int:

@@ -1,8 +1,8 @@
-"""How fast, and in how many passes?  Tables and plots made from the records of ``adasplash2 bench`` when pages are built.
+"""How fast, and in how many passes?  Tables and plots made from records of ``adasplash2 bench`` when pages are built.
 
 ``bench-table FILE NAME`` shows one table of a record, by the name that `adasplash2.bench.report` gives it;
-``bench-plot FILE`` draws it, ``bench-notes FILE`` says what is missing in it and how it was made. Where a record has not
-been committed yet, a sentence stands in its place.
+``bench-plot FILE`` draws it, ``bench-notes FILE`` says what is missing in it and how it was made. Where a record has
+not been committed yet, a sentence stands in its place.
 """
 
 from __future__ import annotations

@@ -1,19 +1,19 @@
 """Are the parts of a measurement right?  Cases, floor, support, errors, turns; then the whole, on small cases."""
 
 import dataclasses
+import doctest
 import math
 
 import pytest
 import torch
 
-from adasplash2.bench import faults, sparsity, timing
+from adasplash2.bench import faults, floor, sparsity, timing
 from adasplash2.bench.accuracy import ROWS, choose_windows, sample_of
 from adasplash2.bench.attention import Bench, random_like
 from adasplash2.bench.cases import Case, case_of, chosen_cases, default_cases, quick_cases
 from adasplash2.bench.contenders import contenders_of
 from adasplash2.bench.contest import Contest
 from adasplash2.bench.flex import flex_check
-from adasplash2.bench.floor import floor_of
 from adasplash2.reference import block_mask, reference_attention
 from adasplash2.workloads import workload
 
@@ -44,17 +44,22 @@ def test_choices_are_combined():
     assert len(chosen_cases(head_dims=[128])) == 4
 
 
+def test_examples_run():
+    assert doctest.testmod(floor).failed == 0
+
+
 def test_floor_counts_products():
     case = Case("topic16", 1024, 2, 4, 64)
-    floor = floor_of(case, live_blocks=100, rate=1e12)
-    assert math.isclose(floor.dense_ms, 1e3 * 2 * 4 * 1024**2 * 64 / 1e12)
+    found = floor.floor_of(case, live_blocks=100, rate=1e12)
+    assert math.isclose(found.dense_ms, 1e3 * 2 * 4 * 1024**2 * 64 / 1e12)
     product = 1e3 * 100 * 2 * 64 * 64 * 64 / 1e12
-    assert math.isclose(floor.forward_ms, floor.dense_ms + 3 * product)
-    assert math.isclose(floor.step_ms, floor.dense_ms + 10 * product)
-    assert math.isclose(floor_of(dataclasses.replace(case, is_causal=False), 100, 1e12).dense_ms, 2 * floor.dense_ms)
-    of_stages = [floor.stage_ms(stage) for stage in ("row_max", "output", "backward_dq", "backward_dkdv")]
-    assert math.isclose(sum(of_stages), floor.step_ms)
-    assert floor.stage_ms("refine") is None
+    assert math.isclose(found.forward_ms, found.dense_ms + 3 * product)
+    assert math.isclose(found.step_ms, found.dense_ms + 10 * product)
+    full = floor.floor_of(dataclasses.replace(case, is_causal=False), 100, 1e12)
+    assert math.isclose(full.dense_ms, 2 * found.dense_ms)
+    of_stages = [found.stage_ms(stage) for stage in ("row_max", "output", "backward_dq", "backward_dkdv")]
+    assert math.isclose(sum(of_stages), found.step_ms)
+    assert found.stage_ms("refine") is None
 
 
 @pytest.mark.parametrize("is_causal", [False, True])

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -133,6 +134,13 @@ def test_a_wrong_option_is_one_line_and_exit_code_2(arguments, message, capsys):
         code = leaving.code
     printed = capsys.readouterr()
     assert code == 2 and printed.out == "" and message in printed.err and printed.err.count("\n") == 1
+
+
+def test_the_committed_record_is_of_this_schema():
+    kept = read_record(Path(__file__).resolve().parents[3] / "docs" / "results" / "passes.json", PassRecord)
+    assert {result.length for result in kept.results} == set(passes.LENGTHS)
+    assert {result.workload for result in kept.results} == set(NAMES)
+    assert all(result.residual <= kept.tolerance for result in kept.results)
 
 
 @pytest.mark.gpu

@@ -7,8 +7,12 @@ import math
 import pytest
 from speed_records import record, whole, with_gaps, without_ours
 
-from adasplash2.bench import plot, report
+from adasplash2.bench import contenders, options, plot, report, table
 from adasplash2.bench.record import SpeedRecord, from_plain, read_record, to_plain, write_record
+
+
+def test_the_command_line_knows_the_contenders():
+    assert options.CONTENDERS == contenders.NAMES
 
 
 def test_a_record_comes_back_as_it_was_written(tmp_path):
@@ -37,11 +41,6 @@ def tables(*results):
     return {table.name: table for table in report.speed_tables(record(*results))}
 
 
-def row(table, label):
-    (found,) = (row for row in table.rows if row[0] == label)
-    return dict(zip(range(len(table.headings)), found, strict=True)), table.headings
-
-
 def test_every_table_shows_what_was_measured():
     found = tables(whole())
     assert list(found) == ["times", "ratios", "stages", "rows", "errors", "memory"]
@@ -65,8 +64,8 @@ def test_every_table_shows_what_was_measured():
     assert errors[1:] == ("2.3e-3", "2.4e-3", "2.2e-3", "3.1e-3", "9.0e-3", "4.0e-3")
     (memory,) = found["memory"].rows
     assert memory[1:] == ("192", "70", "66", "66", "-", "300", "260", "262", "-")
-    for table in found.values():
-        assert all(len(row) == len(table.headings) for row in table.rows)
+    for one in found.values():
+        assert all(len(row) == len(one.headings) for row in one.rows)
 
 
 def test_gaps_are_dashes_and_are_explained():
@@ -94,7 +93,7 @@ def test_a_record_cut_short_says_so():
     [(None, "-"), (math.nan, "nan"), (0.1234, "0.123"), (1.0, "1.00"), (99.96, "100"), (1234.5, "1234"), (0.0, "0.00")],
 )
 def test_numbers(value, text):
-    assert report.number(value) == text
+    assert table.number(value) == text
 
 
 @pytest.mark.parametrize("results", [(), (whole(),), (with_gaps(), without_ours())])
