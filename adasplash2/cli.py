@@ -1,4 +1,4 @@
-"""What does the command ``adasplash2`` do?  Reads options, runs ``verify``, and answers with an exit code.
+"""What does the command ``adasplash2`` do?  Reads options, runs ``verify`` or ``bench``, and answers with an exit code.
 
 0: everything passed; 1: something did not; 2: the command was wrong; 130: interrupted.
 """
@@ -15,6 +15,10 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
+
+from .bench.command import run_bench
+from .bench.options import add_bench
+from .usage import RunError, UsageError, check_file
 
 if TYPE_CHECKING:
     from .verify.cases import Case
@@ -56,6 +60,7 @@ def build_parser() -> argparse.ArgumentParser:
     verify.add_argument("--case", metavar="NAME", action="append", help="run cases of this name only; repeat for more")
     verify.add_argument("--jobs", metavar="N", type=int, help="processes to spread the cases over (default: by cores)")
     verify.add_argument("--list", action="store_true", help="list the cases that would run, and end")
+    add_bench(commands)
     return parser
 
 
@@ -73,26 +78,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit code.
     """
     parser = build_parser()
+    arguments = sys.argv[1:] if arguments is None else arguments
     options = parser.parse_args(arguments)
+    name = "adasplash2 verify" if options.command == "verify" else f"adasplash2 bench {options.bench}"
     try:
-        return _verify(options)
-    except _UsageError as error:
-        print(f"adasplash2 verify: {error}", file=sys.stderr)
+        return _verify(options) if options.command == "verify" else run_bench(options, arguments)
+    except UsageError as error:
+        print(f"{name}: {error}", file=sys.stderr)
         return 2
-    except _RunError as error:
-        print(f"adasplash2 verify: {error}", file=sys.stderr)
+    except RunError as error:
+        print(f"{name}: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("adasplash2 verify: interrupted.", file=sys.stderr)
+        print(f"{name}: interrupted.", file=sys.stderr)
         return INTERRUPTED
-
-
-class _UsageError(Exception):
-    """An option that cannot be served; the message says which, the rule, the value and the way out."""
-
-
-class _RunError(Exception):
-    """The run could not be brought to its end."""
 
 
 def _verify(options: argparse.Namespace) -> int:
@@ -144,34 +143,31 @@ def _choose_device(asked: str | None) -> str:
         return "cuda:0" if torch.cuda.is_available() and not is_interpreting else "cpu"
     match = re.fullmatch(r"cpu|cuda(?::(\d+))?", asked)
     if match is None:
-        raise _UsageError(f"--device must be cpu, cuda or cuda:N, got {asked!r}. Leave it out to use a GPU if any.")
+        raise UsageError(f"--device must be cpu, cuda or cuda:N, got {asked!r}. Leave it out to use a GPU if any.")
     if asked == "cpu":
         return "cpu"
     if not torch.cuda.is_available():
-        raise _UsageError(f"--device is {asked}, and torch finds no GPU. Use --device cpu, or leave it out.")
+        raise UsageError(f"--device is {asked}, and torch finds no GPU. Use --device cpu, or leave it out.")
     if is_interpreting:
-        raise _UsageError(f"--device is {asked}, and TRITON_INTERPRET is set. Unset it, or use --device cpu.")
+        raise UsageError(f"--device is {asked}, and TRITON_INTERPRET is set. Unset it, or use --device cpu.")
     if importlib.util.find_spec("triton") is None:
-        raise _UsageError(f"--device is {asked}, and triton is not installed. Install it, or use --device cpu.")
+        raise UsageError(f"--device is {asked}, and triton is not installed. Install it, or use --device cpu.")
     number = int(match.group(1) or 0)
     if number >= torch.cuda.device_count():
-        raise _UsageError(f"--device is {asked}, and torch finds {torch.cuda.device_count()} GPUs. Count them from 0.")
+        raise UsageError(f"--device is {asked}, and torch finds {torch.cuda.device_count()} GPUs. Count them from 0.")
     return f"cuda:{number}"
 
 
 def _check_values(options: argparse.Namespace, names: tuple[str, ...]) -> None:
     for name in options.case or ():
         if name not in names:
-            raise _UsageError(f"--case must be one of {', '.join(names)}, got {name!r}. --list shows them.")
+            raise UsageError(f"--case must be one of {', '.join(names)}, got {name!r}. --list shows them.")
     if options.seed < 0:
-        raise _UsageError(f"--seed must be 0 or more, got {options.seed}. Leave it out for 0.")
+        raise UsageError(f"--seed must be 0 or more, got {options.seed}. Leave it out for 0.")
     if options.jobs is not None and options.jobs < 1:
-        raise _UsageError(f"--jobs must be 1 or more, got {options.jobs}. Leave it out for one a core.")
-    for option, path in (("--json", options.json), ("--report", options.report)):
-        if path is not None and path.is_dir():
-            raise _UsageError(f"{option} must name a file, and {path} is a folder. Add a file name.")
-        if path is not None and not path.absolute().parent.is_dir():
-            raise _UsageError(f"{option} is {path}, and its folder does not exist. Make it first.")
+        raise UsageError(f"--jobs must be 1 or more, got {options.jobs}. Leave it out for one a core.")
+    check_file("--json", options.json)
+    check_file("--report", options.report)
 
 
 def _run(cases: list[Case], device: str, impl: str, jobs: int | None) -> tuple[list[Result], bool]:
@@ -192,7 +188,7 @@ def _run(cases: list[Case], device: str, impl: str, jobs: int | None) -> tuple[l
         except KeyboardInterrupt:
             is_whole = False
         except concurrent.futures.BrokenExecutor as error:
-            raise _RunError("a process died, perhaps for want of memory. Use --jobs 1, or --quick.") from error
+            raise RunError("a process died, perhaps for want of memory. Use --jobs 1, or --quick.") from error
     return [found[index] for index in sorted(found)], is_whole
 
 

@@ -9,6 +9,7 @@ import torch
 TOPIC_SCORE = 8.0  # what a shared topic adds to a score
 LEVEL_COMPONENT = 256.0  # the queries' share of a level: a power of two, so that only the keys' share rounds
 SINK_DEVIATIONS = 4.0  # from the mean score within the row's own topic up to the sink's score
+SINK_TOPICS = 16.0
 NEAR_LEVEL = 4.0
 TIE_LEVELS = (2.0, 127 / 64, 7 / 4, 0.0)  # exact in bfloat16; gaps in z: 2^-7, 2^-3, 1
 TIE_SHARES = (0.5, 0.25, 0.125, 0.125)
@@ -118,16 +119,35 @@ def _spike(draw: Draw) -> Operands:
 
 
 def _sink(draw: Draw) -> Operands:
-    query, key, of_queries = _topic_parts(draw)
+    return _with_sink(*_topic_parts(dataclasses.replace(draw, number=SINK_TOPICS)))
+
+
+def _sink_local(draw: Draw) -> Operands:
+    query, key, of_queries = _topic_parts(dataclasses.replace(draw, number=SINK_TOPICS))
+    # Keys with odd numbers forget their topic and carry a vector that they share with their neighbours; each query asks
+    # for its own neighbours and those before. Were it the same keys, those of both kinds would drown all others.
+    n_positions = max(draw.n_queries, draw.n_keys)
+    piece = max(2 * int(draw.number) // 3, 1)
+    codes = draw.normal(draw.batch, draw.kv_heads, -(-n_positions // piece), draw.head_dim)
+    codes *= math.sqrt(TOPIC_SCORE * math.sqrt(draw.head_dim)) / codes.norm(dim=-1, keepdim=True)
+    asked = codes.clone()
+    asked[:, :, 1:] += codes[:, :, :-1]
+    of_keys, asked = (part.repeat_interleave(piece, dim=2)[:, :, :n_positions] for part in (codes, asked))
+    key[:, :, 1::2] = (draw.key_noise() + of_keys[:, :, n_positions - draw.n_keys :])[:, :, 1::2]
+    query += asked[:, :, n_positions - draw.n_queries :].repeat_interleave(draw.heads // draw.kv_heads, dim=1)
+    return _with_sink(query, key, of_queries)
+
+
+def _with_sink(query: torch.Tensor, key: torch.Tensor, of_queries: torch.Tensor) -> Operands:
     # Component 0 is the sink's: no other key reads it, so each query asks through it for the score it needs.
     for x in (query, key, of_queries):
         x[..., 0] = 0.0
-    scale = draw.head_dim**-0.5
+    scale = query.shape[-1] ** -0.5
     own_topic_mean = scale * (query * of_queries).sum(-1)
     own_topic_deviation = scale * query.norm(dim=-1)
     query[..., 0] = own_topic_mean + SINK_DEVIATIONS * own_topic_deviation
     key[:, :, 0] = 0.0
-    key[:, :, 0, 0] = math.sqrt(draw.head_dim)
+    key[:, :, 0, 0] = math.sqrt(query.shape[-1])
     return query, key
 
 
@@ -179,7 +199,8 @@ FAMILIES = {
     "gauss": Family(_gauss, None, 1, "scores N(0, S^2) without structure: small support, few empty blocks"),
     "topic": Family(_topic, None, 1, "segments share one of T topics: structured sparsity, as in trained heads"),
     "near": Family(_shifted(NEAR_LEVEL), None, 2, "scores of a row differ by a standard deviation of S only"),
-    "sink": Family(_sink, 16.0, 2, "topic16, and every query keeps key 0: one key block is never empty"),
+    "sink": Family(_sink, SINK_TOPICS, 2, "topic16, and every query keeps key 0: one key block is never empty"),
+    "sink_local": Family(_sink_local, None, 2, "sink, and about W local keys of every query: a kept band"),
     "equal": Family(_equal, 1.0, 1, "all scores of a row are equal, bit by bit: the support is the whole row"),
     "ties": Family(_ties, 1.0, 2, "four distinct scores a row; half of the keys tie at the maximum"),
     "clusters": Family(_clusters, 1.0, 1, "keys crowd round 8 centres: many scores within one histogram bin"),

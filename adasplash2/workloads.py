@@ -82,7 +82,7 @@ class Workload:
 
 
 _ALIASES = {"nearly_equal": "near0.02"}
-_SPELLINGS = {"gauss": "gauss{S}", "topic": "topic{T}", "near": "near{S}"}
+_SPELLINGS = {"gauss": "gauss{S}", "topic": "topic{T}", "near": "near{S}", "sink_local": "sink_local{W}"}
 NAMES = (*(_SPELLINGS.get(family, family) for family in FAMILIES), *_ALIASES)
 
 
@@ -96,8 +96,11 @@ def _parsed(name: str) -> tuple[str, float]:
             f"{name!r}. Try gauss1, topic16 or near0.02; recorded inputs come from captured()."
         )
     number = float(digits or FAMILIES[stem].number or 0.0)
-    if stem == "topic" and (number < 1 or number != int(number)):
-        raise ValueError(f"workload: name topic{{T}} takes a whole number T >= 1, got {name!r}. Try topic16.")
+    if stem in ("topic", "sink_local") and (number < 1 or number != int(number)):
+        spelling = _SPELLINGS[stem]
+        raise ValueError(
+            f"workload: name {spelling} takes a whole number {spelling[-2]} >= 1, got {name!r}. Try {stem}16."
+        )
     return stem, number
 
 
@@ -157,7 +160,9 @@ def workload(
         N(0, S), S the variance, so scores have standard deviation S. ``topic{T}``: each segment of tokens
         draws one of T topics per key head; query and key are N(0, 1) plus ``sqrt(8 * sqrt(head_dim))`` times
         the topic's random unit vector. ``near{S}`` (``nearly_equal`` is ``near0.02``): scores of standard
-        deviation S around 4. The other names are hard rows; the field ``note`` says what each is.
+        deviation S around 4. ``sink_local{W}``: ``sink``, whose odd keys carry a vector of their neighbourhood in
+        place of the topic's, so that about W local keys of every query compete with those of its topic. The other
+        names are hard rows; the field ``note`` says what each is.
     batch, heads, n_queries, head_dim : int
         Sizes, at least 1; ``head_dim`` at least 2 for names that reserve a component.
     kv_heads : int, optional
@@ -173,7 +178,7 @@ def workload(
     is_causal : bool
         Becomes the field of that name; changes no tensor.
     segment : int
-        Tokens that share a topic; ``topic{T}`` and ``sink`` only.
+        Tokens that share a topic; ``topic{T}``, ``sink`` and ``sink_local{W}`` only.
 
     Returns
     -------

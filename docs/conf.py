@@ -24,6 +24,7 @@ extensions = [
     "claims",
     "commands",
     "evidence",
+    "speed",
 ]
 exclude_patterns = ["_build"]
 html_math_renderer = "mathml"

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Callable
 
 import torch
 
@@ -33,6 +34,7 @@ def naive_attention(
     alpha: float,
     is_causal: bool,
     scale: float,
+    multiply: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] | None = None,
 ) -> NaiveResult:
     """Return output, centre and gradients of entmax attention, evaluated densely.
 
@@ -47,12 +49,15 @@ def naive_attention(
     is_causal : bool
         Aligned to the bottom right.
     scale : float
+    multiply : callable, optional
+        Forms the products of float32 matrices; `product` by default.  A library's own is faster on long rows.
 
     Returns
     -------
     NaiveResult
         Rows with a score of NaN or +inf count as rows without a key: they are judged by other rules.
     """
+    multiply = product if multiply is None else multiply
     dtype, kv_heads = query.dtype, key.shape[1]
     group = query.shape[1] // kv_heads
 
@@ -61,7 +66,7 @@ def naive_attention(
 
     q, grad = query.float(), d_out.float()
     k, v = (x.float().repeat_interleave(group, dim=1) for x in (key, value))
-    z = product(q, k.transpose(-1, -2)) * (scale * (alpha - 1.0))
+    z = multiply(q, k.transpose(-1, -2)) * (scale * (alpha - 1.0))
     if is_causal:
         n_queries, n_keys = z.shape[-2:]
         rows = torch.arange(n_queries, device=z.device)[:, None] + (n_keys - n_queries)
@@ -73,17 +78,17 @@ def naive_attention(
     total = torch.where(total == 0.0, 1.0, total)
 
     # delta as its definition says, from a centre that nobody rounded.
-    delta = (product(sensitivity, v) / total * grad).sum(-1, keepdim=True)
-    d_scores = rounded(sensitivity * (product(grad, v.transpose(-1, -2)) - delta))
-    d_key = product(d_scores.transpose(-1, -2), q) * scale
-    d_value = product(rounded(probs).transpose(-1, -2), grad)
+    delta = (multiply(sensitivity, v) / total * grad).sum(-1, keepdim=True)
+    d_scores = rounded(sensitivity * (multiply(grad, v.transpose(-1, -2)) - delta))
+    d_key = multiply(d_scores.transpose(-1, -2), q) * scale
+    d_value = multiply(rounded(probs).transpose(-1, -2), grad)
     results = {
-        "out": product(rounded(probs), v),
-        "d_query": product(d_scores, k) * scale,
+        "out": multiply(rounded(probs), v),
+        "d_query": multiply(d_scores, k) * scale,
         "d_key": d_key.unflatten(1, (kv_heads, group)).sum(2),
         "d_value": d_value.unflatten(1, (kv_heads, group)).sum(2),
     }
-    centre = product(rounded(sensitivity), v) / total
+    centre = multiply(rounded(sensitivity), v) / total
     received = {name: result.to(dtype).double().cpu() for name, result in results.items()}
     return NaiveResult(centre=centre.double().cpu(), **received)
 

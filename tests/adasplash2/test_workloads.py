@@ -15,7 +15,7 @@ from adasplash2.data import capture
 from adasplash2.workloads import captured, captured_cases, captured_names, workload
 
 SIZES = dict(batch=2, heads=4, kv_heads=2, n_queries=96, head_dim=32)
-SYNTHETIC = tuple(name.format(S="0.2" if name.startswith("near") else "1", T="4") for name in workloads.NAMES)
+SYNTHETIC = tuple(name.format(S="0.2" if name.startswith("near") else "1", T="4", W="64") for name in workloads.NAMES)
 # A value within 5 standard errors of its mean: with seeds fixed, a failure is a change of distribution.
 ERRORS = 5.0
 
@@ -211,6 +211,19 @@ def test_sink_is_kept_by_every_query(dtype, is_causal):
     assert np.median(support(last, visible[-300:]).sum(-1)) >= 2
 
 
+def test_sink_local_keeps_the_sink_and_a_band():
+    w = workload("sink_local256", batch=1, heads=4, kv_heads=2, n_queries=2000, head_dim=64, dtype=torch.bfloat16)
+    scores, visible = dense_scores(w)
+    live = support(scores, visible)[0]
+    assert (live[:, :, 0].mean(-1) >= 0.9).all()
+    # Odd keys compete by being near, and far ones by chance only. A near block of 64 rows by 32 odd keys is live.
+    index = np.arange(2000)
+    distance = index[:, None] - index[None, :]
+    odd = (index % 2 == 1)[None, :] & (index >= 600)[:, None]
+    near, far = (live[:, odd & (low <= distance) & (distance < low + 128)].mean(-1) for low in (0, 384))
+    assert (near >= 8.0 * far).all() and (near * 64 * 32 >= 2.0).all()
+
+
 @pytest.mark.parametrize("is_causal", [True, False])
 @pytest.mark.parametrize("n_keys", [96, 40, 150, 1])
 @pytest.mark.parametrize("name", ["gauss1", "nan", "nan_key", "nan_query", "inf", "minus_inf"])
@@ -257,6 +270,8 @@ def valid(**changed):
         ({"name": "captured"}, r"captured\(\)"),
         ({"name": "topic0"}, "whole number T >= 1, got 'topic0'"),
         ({"name": "topic2.5"}, "whole number T >= 1"),
+        ({"name": "sink_local"}, "name must be one of"),
+        ({"name": "sink_local0"}, "whole number W >= 1, got 'sink_local0'"),
         ({"batch": 0}, "batch must be an int >= 1, got 0"),
         ({"heads": -1}, "heads must be an int >= 1, got -1"),
         ({"n_queries": 2.0}, "n_queries must be an int >= 1, got 2.0"),

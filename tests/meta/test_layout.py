@@ -31,6 +31,7 @@ RANKS = {
     "data": 5,
     "verify": 5,
     "bench": 5,
+    "usage": 5,
     "cli": 6,
     "__main__": 7,
 }

@@ -1,0 +1,127 @@
+"""What does ``adasplash2 bench attention`` do?  Chooses cases and contenders, and keeps the record case by case."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import importlib.util
+import sys
+from collections.abc import Sequence
+
+import torch
+
+from adasplash2.usage import UsageError
+from adasplash2.verify import machine
+from adasplash2.workloads import workload
+
+from . import cases, command
+from .attention import Bench
+from .cases import Case
+from .contenders import NAMES
+from .contest import Contest
+from .faults import DeviceLostError
+from .plot import save, speed_figure
+from .readings import present, time_of
+from .record import CaseResult, Header, SpeedRecord, write_record
+from .report import as_text
+from .table import number
+
+
+def run_attention(options: argparse.Namespace, typed: str) -> int:
+    """Run the benchmark, and return the exit code."""
+    chosen = _chosen_cases(options)
+    rounds = options.rounds if options.rounds is not None else 1 if options.quick else 3
+    if rounds < 1:
+        raise UsageError(f"--rounds must be 1 or more, got {rounds}. Leave it out for 3.")
+    if options.list:
+        for case in chosen:
+            print(f"{case.label}  ({case.shape})")
+        return 0
+    device = command.gpu()
+    names = _contender_names(options)
+
+    bench = Bench(device, Contest(device, names, rounds, options.tuning_time), flex=options.flex)
+    header = Header.now(typed, machine.this_machine(device))
+    record = SpeedRecord(header, rounds, bench.rates, len(chosen), (), _packages(names))
+    code = 0
+    try:
+        for case in chosen:
+            result = bench.measure(case)
+            record = SpeedRecord(header, rounds, bench.rates, len(chosen), (*record.results, result), record.packages)
+            _report_case(len(record.results), len(chosen), result)
+            if options.json is not None:
+                write_record(options.json, record)
+    except DeviceLostError as error:
+        print(f"adasplash2 bench attention: {error}. What was measured before is kept.", file=sys.stderr)
+        code = 1
+    except KeyboardInterrupt:
+        code = command.INTERRUPTED
+    print(f"\n{as_text(record)}")
+    if options.plot is not None:
+        save(speed_figure(record), options.plot)
+    return code or int(any(_ours_missing(result) for result in record.results))
+
+
+def _chosen_cases(options: argparse.Namespace) -> list[Case]:
+    """Return the cases that the options ask for."""
+    axes = (options.workload, options.length, options.head_dim, options.mask, options.alpha)
+    for option, values, least in (("--length", options.length, 1), ("--head-dim", options.head_dim, 2)):
+        for value in values:
+            if value < least:
+                raise UsageError(f"{option} must be {least} or more, got {value}. Leave it out for the default.")
+    _check_workloads(options.workload)
+    if any(axes):
+        if options.quick:
+            raise UsageError("--quick has its own cases, and others are named too. Leave out --quick, or the others.")
+        return cases.chosen_cases(
+            workloads=options.workload,
+            lengths=options.length,
+            head_dims=options.head_dim,
+            masks=options.mask,
+            alphas=options.alpha,
+            dtypes=options.dtype,
+        )
+    of_dtype = cases.quick_cases if options.quick else cases.default_cases
+    return [case for dtype in options.dtype or ["bf16"] for case in of_dtype(dtype)]
+
+
+def _check_workloads(names: Sequence[str]) -> None:
+    """Raise for a name that `adasplash2.workloads` does not make, or makes with rows that say nothing about speed."""
+    for name in names:
+        try:
+            load = workload(name, batch=1, heads=1, n_queries=6, head_dim=16, dtype=torch.float32)
+        except ValueError as error:
+            raise UsageError(f"--workload is {name!r}. {error}") from error
+        if not load.is_finite or load.key.shape != load.query.shape:
+            raise UsageError(f"--workload must be finite and as long as its keys, got {name!r}. Try topic16.")
+
+
+def _contender_names(options: argparse.Namespace) -> list[str]:
+    """Return the contenders to run, ours first."""
+    if options.contender:
+        return [name for name in NAMES if name in options.contender]
+    return [name for name in NAMES if name != "adasplash" or not options.quick]
+
+
+def _packages(names: Sequence[str]) -> dict[str, str]:
+    """Return the versions of what the contenders come from."""
+    found = {}
+    if "adasplash" in names and importlib.util.find_spec("adasplash") is not None:
+        found["adasplash"] = importlib.metadata.version("adasplash")
+    if "cudnn" in names and torch.backends.cudnn.is_available():
+        found["cuDNN"] = str(torch.backends.cudnn.version())
+    return found
+
+
+def _report_case(done: int, asked: int, result: CaseResult) -> None:
+    """Print one line when a case is done."""
+    names = present([result])
+    times = (
+        f"{name} {number(time_of(result, name, 'forward'))}/{number(time_of(result, name, 'step'))}" for name in names
+    )
+    print(f"[{done}/{asked}] {result.case.label}: {', '.join(times)} ms, {result.seconds:.0f} s", flush=True)
+
+
+def _ours_missing(result: CaseResult) -> bool:
+    """Return whether our kernels were to run in a case and did not."""
+    return any(entry.name == "ours" and entry.status != "ok" for entry in result.entries)

@@ -1,0 +1,71 @@
+"""What does ``adasplash2 bench`` do?  Checks what all benchmarks share, and runs one; and what each of them needs."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import os
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+
+from adasplash2.usage import UsageError, check_file
+
+INTERRUPTED = 130
+
+
+def run_bench(options: argparse.Namespace, arguments: Sequence[str]) -> int:
+    """Run the benchmark that the options name, and return the exit code.
+
+    Raises
+    ------
+    UsageError
+    """
+    command = shlex.join(["adasplash2", *arguments])
+    if options.bench == "tune":
+        from .tune_command import run_tune
+
+        return run_tune(options)
+    check_file("--json", options.json)
+    _check_plot(options.plot)
+    if options.bench == "passes":
+        from .pass_command import run_passes
+
+        return run_passes(options, command)
+    from .attention_command import run_attention
+
+    return run_attention(options, command)
+
+
+def _check_plot(path: Path | None) -> None:
+    check_file("--plot", path)
+    if path is not None and path.suffix not in (".png", ".svg"):
+        raise UsageError(f"--plot must end in .png or .svg, got {path.name}. Rename it.")
+    if path is not None and importlib.util.find_spec("matplotlib") is None:
+        raise UsageError("--plot needs matplotlib, which is not installed. Install it, or use --json and plot later.")
+
+
+def has_gpu() -> bool:
+    """Return whether torch finds a GPU."""
+    import torch
+
+    return torch.cuda.is_available()
+
+
+def gpu() -> str:
+    """Return the device to measure on.
+
+    Raises
+    ------
+    UsageError
+        If there is none that the kernels are compiled for.
+    """
+    import torch
+
+    if not has_gpu():
+        raise UsageError("compiled kernels are timed, and torch finds no GPU. Run it on a machine with one.")
+    if importlib.util.find_spec("triton") is None:
+        raise UsageError("Triton kernels are timed, and triton is not installed. Install it.")
+    if os.environ.get("TRITON_INTERPRET", "0").lower() in ("1", "true", "on", "yes"):
+        raise UsageError("compiled kernels are timed, and TRITON_INTERPRET is set. Unset it.")
+    return f"cuda:{torch.cuda.current_device()}"

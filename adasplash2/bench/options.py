@@ -1,0 +1,107 @@
+"""Which options does ``adasplash2 bench`` take?  Parsers only: asking for help should not import what runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+CONTENDERS = ("ours", "flash", "cudnn", "adasplash")
+
+
+def add_bench(commands: Any) -> None:
+    """Add ``bench`` and its commands to the subparsers of ``adasplash2``."""
+    bench = commands.add_parser(
+        "bench",
+        help="measure speed, memory and error next to other kernels, and count refinement passes",
+        description="Measure the kernels on this machine.",
+    )
+    benches = bench.add_subparsers(dest="bench", metavar="BENCH", required=True)
+    _add_attention(benches)
+    _add_passes(benches)
+    _add_tune(benches)
+
+
+def _add_attention(benches: Any) -> None:
+    parser = benches.add_parser(
+        "attention",
+        help="time attention next to FlashAttention-2, cuDNN and adasplash, on the same tensors",
+        description="Time forward and step (forward and backward) of entmax attention next to the softmax attention of "
+        "FlashAttention-2 and cuDNN, through torch, and to the package adasplash where it is installed, on the same "
+        "tensors; measure memory, errors against the float64 oracle, our stages, and the floor. Needs a GPU. Without a "
+        "choice of cases, runs a list of them in which length, head_dim, mask and alpha differ from 32768, 64, causal "
+        "and 1.5 one at a time, with 16 heads and 32768 tokens (131072: one sequence, 4 heads); with one, every "
+        "combination of what is named, the rest being that.",
+        epilog="Exit code: 0 if our kernels ran in every case, 1 if not, 2 for a wrong command, 130 if interrupted.",
+    )
+    several = {"action": "append", "default": []}
+    parser.add_argument("--quick", action="store_true", help="four cases, one round, without adasplash")
+    parser.add_argument("--workload", metavar="NAME", help="such as topic16; repeat for more", **several)
+    parser.add_argument("--length", metavar="N", type=int, help="queries and keys; repeat for more", **several)
+    parser.add_argument("--head-dim", metavar="D", type=int, help="repeat for more", **several)
+    parser.add_argument("--mask", choices=("causal", "full"), help="repeat for more", **several)
+    parser.add_argument("--alpha", type=float, choices=(1.5, 2.0), help="repeat for more", **several)
+    parser.add_argument("--dtype", choices=("bf16", "fp16", "fp32"), help="repeat for more", **several)
+    parser.add_argument(
+        "--contender",
+        choices=CONTENDERS,
+        help="time this one only; repeat for more (default: all there are)",
+        **several,
+    )
+    parser.add_argument("--flex", action="store_true", help="also check tau with FlexAttention, which torch compiles")
+    parser.add_argument("--rounds", metavar="N", type=int, help="turns of the contenders (default: 3, with --quick 1)")
+    parser.add_argument(
+        "--tuning-time",
+        metavar="SECONDS",
+        type=float,
+        default=120.0,
+        help="adasplash tunes itself for each length and head_dim, minutes each; begin none after this long "
+        "(default: 120)",
+    )
+    parser.add_argument("--json", metavar="FILE", type=Path, help="write the record to this file, after every case")
+    parser.add_argument("--plot", metavar="FILE", type=Path, help="draw the times to this file, .png or .svg")
+    parser.add_argument("--list", action="store_true", help="list the cases that would run, and end")
+
+
+def _add_passes(benches: Any) -> None:
+    parser = benches.add_parser(
+        "passes",
+        help="count refinement passes per row, for rows of length 1 to 1048576",
+        description="Count the refinement passes that rows take until they meet the tolerance: flat and peaked rows, "
+        "ties, clusters, supports of any size, and rows of a structured workload, of length 1 to 1048576, at alpha 1.5 "
+        "and 2. On a GPU the kernels count, on float32 operands whose products are the rows bit by bit; elsewhere, or "
+        "with --spec, the float64 specification of the same stages.",
+        epilog="Exit code: 0 if every row converged, 1 if not, 2 for a wrong command, 130 if interrupted.",
+    )
+    several = {"action": "append", "default": []}
+    parser.add_argument("--spec", action="store_true", help="count in the float64 specification, also where a GPU is")
+    parser.add_argument("--workload", metavar="NAME", help="such as equal or gauss1; repeat for more", **several)
+    parser.add_argument("--length", metavar="N", type=int, help="keys of a row; repeat for more", **several)
+    parser.add_argument("--alpha", type=float, choices=(1.5, 2.0), help="repeat for more", **several)
+    parser.add_argument("--rows", metavar="N", type=int, default=32, help="rows of each kind and length (default: 32)")
+    parser.add_argument("--json", metavar="FILE", type=Path, help="write the record to this file")
+    parser.add_argument("--plot", metavar="FILE", type=Path, help="draw the passes to this file, .png or .svg")
+
+
+def _add_tune(benches: Any) -> None:
+    parser = benches.add_parser(
+        "tune",
+        help="time alternative rows of the launch table, and propose one",
+        description="Time rows of the launch table for one dtype and head_dim, stage by stage, and propose the fastest "
+        "with the measurement as its reason. Nothing is written: a person commits the line. Needs a GPU.",
+        epilog="Exit code: 0 if a row is proposed, 1 if no candidate ran, 2 for a wrong command, 130 if interrupted.",
+    )
+    several = {"action": "append", "default": []}
+    parser.add_argument("--dtype", choices=("bf16", "fp16", "fp32"), default="bf16", help="default: bf16")
+    parser.add_argument("--head-dim", metavar="D", type=int, default=64, help="default: 64")
+    parser.add_argument("--length", metavar="N", type=int, default=8192, help="default: 8192")
+    parser.add_argument("--mask", choices=("causal", "full"), default="causal", help="default: causal")
+    parser.add_argument("--alpha", type=float, choices=(1.5, 2.0), default=1.5, help="default: 1.5")
+    parser.add_argument(
+        "--workload", metavar="NAME", help="repeat for more; times add up (default: topic16 and gauss1)", **several
+    )
+    parser.add_argument(
+        "--vary",
+        metavar="FIELD=V,V",
+        help="values to combine for a field of the table, such as warps=4,8; repeat for more",
+        **several,
+    )

@@ -1,0 +1,202 @@
+"""What is kept of a run?  Dataclasses that go to JSON and come back the same, with card, versions, date and command."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import json
+import math
+import types
+import typing
+from pathlib import Path
+from typing import Any, TypeVar
+
+from adasplash2.verify.machine import Machine
+
+from .cases import Case
+from .flex import FlexCheck
+from .floor import Floor
+from .memory import Memory
+from .sparsity import Support
+
+SCHEMA = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """What a contender did in a case.
+
+    Attributes
+    ----------
+    name : str
+    status : str
+        "ok"; "refused", if it does not take such a call or was not to be run; "failed", if it raised.
+    note : str
+        Why, if not "ok".
+    first_call_s : float or None
+        Seconds of the first forward and backward, compilation included unless it was cached.
+    forward_ms, step_ms : tuple of float
+        One median a round, of the forward without gradient and of forward and backward.
+    memory : Memory or None
+    errors : dict of float
+        Relative errors of out and d_query in sampled rows, where it computes entmax.
+    """
+
+    name: str
+    status: str = "ok"
+    note: str = ""
+    first_call_s: float | None = None
+    forward_ms: tuple[float, ...] = ()
+    step_ms: tuple[float, ...] = ()
+    memory: Memory | None = None
+    errors: dict[str, float] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
+class StageTime:
+    """One stage of ours; the floor is None for a stage that the count of operations does not know."""
+
+    stage: str
+    ms: float
+    floor_ms: float | None
+
+
+@dataclasses.dataclass(frozen=True)
+class RowReport:
+    """What our forward says of its rows, and how far the sampled ones are from the oracle.
+
+    Attributes
+    ----------
+    passes : dict of int to int
+        How many rows took that many refinement passes.
+    residual, mass_error : float
+        Largest residual, and largest ``abs(mass - 1)``.
+    tau_error : float or None
+        Largest distance of tau from the oracle's, in the sampled rows.
+    skipped : float
+        Share of the visible blocks that our own block mask leaves out.
+    """
+
+    passes: dict[int, int]
+    residual: float
+    mass_error: float
+    tau_error: float | None
+    skipped: float
+
+
+@dataclasses.dataclass(frozen=True)
+class CaseResult:
+    """One case; what could not be measured is None or empty, and ``failures`` says why."""
+
+    case: Case
+    entries: tuple[Entry, ...]
+    floor: Floor | None = None
+    support: Support | None = None
+    rows: RowReport | None = None
+    stages: tuple[StageTime, ...] = ()
+    naive: dict[str, float] = dataclasses.field(default_factory=dict)
+    flex: FlexCheck | None = None
+    failures: tuple[str, ...] = ()
+    seconds: float = 0.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Header:
+    """Where, when and how a record was made."""
+
+    date: str
+    command: str
+    machine: Machine
+
+    @classmethod
+    def now(cls, command: str, machine: Machine) -> Header:
+        """Return the header of a run that starts now."""
+        return cls(datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"), command, machine)
+
+
+@dataclasses.dataclass(frozen=True)
+class SpeedRecord:
+    """A run of ``bench attention``.
+
+    Attributes
+    ----------
+    header : Header
+    rounds : int
+    matrix_rate : dict of str to float
+        Operations a second of an 8192 by 8192 by 8192 product, by dtype.
+    asked : int
+        Cases of the whole run; fewer results mean that it was cut short.
+    results : tuple of CaseResult
+    packages : dict of str
+        Versions of the contenders that are packages of their own.
+    schema : int
+    kind : str
+    """
+
+    header: Header
+    rounds: int
+    matrix_rate: dict[str, float]
+    asked: int
+    results: tuple[CaseResult, ...]
+    packages: dict[str, str] = dataclasses.field(default_factory=dict)
+    schema: int = SCHEMA
+    kind: str = "attention"
+
+
+Kept = TypeVar("Kept")
+
+
+def write_record(path: Path, record: Any) -> None:
+    """Write a record, first to a file beside it, so that an interrupted run leaves the last whole one."""
+    beside = path.with_name(path.name + ".part")
+    beside.write_text(json.dumps(to_plain(record), indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    beside.replace(path)
+
+
+def read_record(path: Path, kind: type[Kept]) -> Kept:
+    """Return the record in a file.
+
+    Raises
+    ------
+    ValueError
+        If it is of another kind, or of another version of the schema.
+    """
+    plain = json.loads(path.read_text(encoding="utf-8"))
+    expected = {field.name: field.default for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    for name in ("kind", "schema"):
+        if plain.get(name) != expected[name]:
+            raise ValueError(f"{path.name}: {name} must be {expected[name]!r}, got {plain.get(name)!r}. Make it again.")
+    found: Kept = from_plain(kind, plain)
+    return found
+
+
+def to_plain(value: Any) -> Any:
+    """Return dictionaries, lists, strings and numbers; NaN and infinities become strings."""
+    if dataclasses.is_dataclass(value):
+        return {field.name: to_plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if isinstance(value, dict):
+        return {str(name): to_plain(part) for name, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [to_plain(part) for part in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    return value
+
+
+def from_plain(kind: Any, plain: Any) -> Any:
+    """Return the value of that type that `to_plain` made this of."""
+    origin, parts = typing.get_origin(kind), typing.get_args(kind)
+    if origin in (typing.Union, types.UnionType):
+        (inner,) = (part for part in parts if part is not type(None))
+        return None if plain is None else from_plain(inner, plain)
+    if origin is dict:
+        return {from_plain(parts[0], name): from_plain(parts[1], part) for name, part in plain.items()}
+    if origin is tuple:
+        return tuple(from_plain(parts[0], part) for part in plain)
+    if dataclasses.is_dataclass(kind):
+        hints = typing.get_type_hints(kind)
+        # A field that this version does not know would be lost without a word.
+        return kind(**{name: from_plain(hints[name], part) for name, part in plain.items()})  # type: ignore[operator]
+    if kind in (float, int):
+        return kind(plain)
+    return plain

@@ -1,0 +1,211 @@
+"""How is a record of attention speed read?  As tables, which a terminal and the documentation both show."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from adasplash2.verify.table import passes_text, short
+
+from .cases import Case
+from .contenders import TITLES
+from .readings import entry_of, present, ratio_of, spread_of, time_of
+from .record import CaseResult, Header, SpeedRecord
+from .table import MISSING, Table, number, text_lines
+
+
+def speed_tables(record: SpeedRecord) -> list[Table]:
+    """Return all tables of a record; those without a row are left out."""
+    names = present(record.results)
+    tables = [
+        _times(record.results, names),
+        _ratios(record.results, names),
+        _stages(record.results),
+        _rows(record.results),
+        _errors(record.results),
+        _memory(record.results, names),
+    ]
+    return [table for table in tables if table.rows]
+
+
+def as_text(record: SpeedRecord) -> str:
+    """Return what the command prints: the tables, what is missing and why, and where it was measured."""
+    parts = []
+    for table in speed_tables(record):
+        parts += [table.title, *text_lines(table), ""]
+    parts += [*remarks(record), "", *origin(record)]
+    return "\n".join(parts)
+
+
+def origin(record: SpeedRecord) -> list[str]:
+    """Return where, when and how a record was made."""
+    rates = ", ".join(f"{dtype} {rate / 1e12:.0f} TFLOP/s" for dtype, rate in record.matrix_rate.items())
+    lines = [*header_lines(record.header)]
+    packages = ", ".join(f"{name} {version}" for name, version in record.packages.items())
+    lines.append(f"Contenders took {record.rounds} turns a case" + (f"; {packages}." if packages else "."))
+    if rates:
+        lines.append(f"Rate of the matrix units (8192 x 8192 x 8192 product): {rates}.")
+    if len(record.results) < record.asked:
+        lines.append(f"INCOMPLETE: {len(record.results)} of {record.asked} cases.")
+    return lines
+
+
+def header_lines(header: Header) -> list[str]:
+    """Return card, versions, date and command."""
+    machine = header.machine
+    return [
+        f"{machine.device_name}, torch {machine.torch}, triton {machine.triton}, adasplash2 {machine.adasplash2}, "
+        f"{header.date[:10]}.",
+        f"Command: {header.command}",
+    ]
+
+
+def remarks(record: SpeedRecord) -> list[str]:
+    """Return, once each, why a contender or a part of the measurement is missing, and in how many cases."""
+    found: dict[str, list[str]] = {}
+    for result in record.results:
+        for entry in result.entries:
+            if entry.status != "ok":
+                found.setdefault(f"{TITLES[entry.name]} {entry.status}: {entry.note}", []).append(result.case.label)
+        for failure in result.failures:
+            found.setdefault(f"not measured: {failure}", []).append(result.case.label)
+    return [f"{line} ({_places(labels)})" for line, labels in found.items()]
+
+
+def _places(labels: list[str]) -> str:
+    return labels[0] if len(labels) == 1 else f"{len(labels)} cases, first {labels[0]}"
+
+
+def _time_cell(result: CaseResult, name: str, part: str) -> str:
+    entry = entry_of(result, name)
+    if entry is not None and entry.status == "failed":
+        return "failed"
+    return number(time_of(result, name, part))
+
+
+def _times(results: Sequence[CaseResult], names: list[str]) -> Table:
+    headings = ["case", "empty %", "keys/row"]
+    for part in ("forward", "step"):
+        headings += [f"{part}: {TITLES[names[0]]}" if names else part, *(TITLES[name] for name in names[1:]), "floor"]
+    rows = []
+    for result in results:
+        support, floor = result.support, result.floor
+        row = [
+            result.case.label,
+            MISSING if support is None else f"{100.0 * support.sparsity:.1f}",
+            MISSING if support is None else number(support.keys_per_row),
+        ]
+        for part in ("forward", "step"):
+            row += [_time_cell(result, name, part) for name in names]
+            row.append(MISSING if floor is None else number(getattr(floor, f"{part}_ms")))
+        spread = spread_of(result)
+        rows.append((*row, MISSING if spread is None else f"{100.0 * spread:.1f}"))
+    title = "Milliseconds (forward without gradient; step: forward and backward)"
+    return Table("times", title, (*headings, "spread %"), tuple(rows))
+
+
+def _ratios(results: Sequence[CaseResult], names: list[str]) -> Table:
+    others = ["floor", *(name for name in names if name != "ours")]
+    titles = [f"/ {TITLES.get(name, name)}" for name in others]
+    rows = [
+        (
+            result.case.label,
+            *(number(ratio_of(result, name, "forward")) for name in others),
+            *(number(ratio_of(result, name, "step")) for name in others),
+        )
+        for result in results
+        if time_of(result, "ours", "step") is not None
+    ]
+    headings = ("case", f"forward {titles[0]}", *titles[1:], f"step {titles[0]}", *titles[1:])
+    return Table(
+        "ratios", "Our time over the floor and over each contender's (below 1: we are faster)", headings, tuple(rows)
+    )
+
+
+def _stages(results: Sequence[CaseResult]) -> Table:
+    names = list(dict.fromkeys(stage.stage for result in results for stage in result.stages))
+    rows = []
+    for result in results:
+        if not result.stages:
+            continue
+        cells = []
+        for name in names:
+            of_name = [stage for stage in result.stages if stage.stage == name]
+            ms = sum(stage.ms for stage in of_name)
+            floor = of_name[0].floor_ms if of_name else None
+            times = f" ({number(ms / floor, 2)}x)" if floor else ""
+            cells.append(number(ms) + times if of_name else MISSING)
+        rows.append((result.case.label, *cells))
+    title = "Our stages, milliseconds (times its floor, where the count of operations gives one)"
+    return Table("stages", title, ("case", *names), tuple(rows))
+
+
+def _rows(results: Sequence[CaseResult]) -> Table:
+    rows: list[tuple[str, ...]] = []
+    for result in results:
+        found, flex = result.rows, result.flex
+        if found is None:
+            continue
+        kept = MISSING if result.support is None else f"{100.0 * (1.0 - found.skipped):.1f}"
+        rows.append(
+            (
+                result.case.label,
+                passes_text(found.passes),
+                str(max(found.passes, default=0)),
+                short(found.residual),
+                short(found.mass_error),
+                MISSING if found.tau_error is None else short(found.tau_error),
+                MISSING if result.support is None else f"{100.0 * (1.0 - result.support.sparsity):.1f}",
+                kept,
+                *((short(flex.log_mass), short(flex.out), number(flex.forward_ms)) if flex else (MISSING,) * 3),
+            )
+        )
+    headings = ["case", "passes % 0/1/2/3+", "most", "residual", "|mass - 1|", "tau error", "live %", "kept %"]
+    headings += ["flex log mass", "flex out", "flex ms"]
+    if all(result.flex is None for result in results):
+        headings, rows = headings[:-3], [row[:-3] for row in rows]
+    return Table(
+        "rows", "Our rows: refinement passes, worst residual, mass and threshold", tuple(headings), tuple(rows)
+    )
+
+
+def _errors(results: Sequence[CaseResult]) -> Table:
+    names = [name for name in TITLES if any(e.errors for r in results for e in r.entries if e.name == name)]
+    rows = []
+    for result in results:
+        if not result.naive:
+            continue
+        cells = []
+        for quantity in ("out", "d_query"):
+            for name in names:
+                entry = entry_of(result, name)
+                cells.append(short(entry.errors[quantity]) if entry and quantity in entry.errors else MISSING)
+            cells.append(short(result.naive[quantity]))
+        rows.append((result.case.label, *cells))
+    titles = [TITLES[name] for name in names] + ["naive"]
+    headings = ("case", f"out: {titles[0]}", *titles[1:], f"d_query: {titles[0]}", *titles[1:])
+    return Table("errors", "Relative error against the float64 oracle, in sampled rows", headings, tuple(rows))
+
+
+def _memory(results: Sequence[CaseResult], names: list[str]) -> Table:
+    rows = []
+    for result in results:
+        memories = [entry.memory if (entry := entry_of(result, name)) else None for name in names]
+        if not any(memories):
+            continue
+        saved = (MISSING if memory is None else _mebibytes(memory.saved) for memory in memories)
+        step = (MISSING if memory is None else _mebibytes(memory.step) for memory in memories)
+        rows.append((result.case.label, _mebibytes(operand_bytes(result.case)), *saved, *step))
+    titles = [TITLES[name] for name in names] or [""]
+    headings = ("case", "operands", f"saved: {titles[0]}", *titles[1:], f"step: {titles[0]}", *titles[1:])
+    title = "MiB beyond query, key, value and d_out (saved: held for the backward, output included; step: largest)"
+    return Table("memory", title, headings, tuple(rows))
+
+
+def operand_bytes(case: Case) -> int:
+    """Return the bytes of query, key and value."""
+    width = 4 if case.dtype == "fp32" else 2
+    return 3 * case.batch * case.heads * case.length * case.head_dim * width
+
+
+def _mebibytes(count: int) -> str:
+    return f"{count / 2**20:.0f}"

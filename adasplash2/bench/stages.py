@@ -1,0 +1,66 @@
+"""How does the benchmark reach the kernel stages?  The only file here that knows how `adasplash2.launch` is called."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+import torch
+
+from adasplash2 import launch
+from adasplash2.problem import Launch, Problem, block_d, choose_launch
+from adasplash2.state import ForwardState, empty_backward, empty_forward
+from adasplash2.workloads import Workload
+
+
+def problem_of(load: Workload, alpha: float, row: Launch | None = None) -> Problem:
+    """Return the problem of a workload, under another row of the launch table if one is given."""
+    scale = load.query.shape[-1] ** -0.5
+    problem = Problem.of(
+        load.query, load.key, alpha=alpha, scale=scale, is_causal=load.is_causal, backend=launch.BACKEND
+    )
+    return problem if row is None else dataclasses.replace(problem, launch=row)
+
+
+def launch_row(dtype: torch.dtype, head_dim: int) -> Launch:
+    """Return the row of the launch table that calls of this kind use."""
+    return choose_launch(launch.BACKEND, dtype, head_dim)
+
+
+def launch_key(dtype: torch.dtype, head_dim: int) -> tuple[str, int, int]:
+    """Return the key of that row."""
+    return launch.BACKEND, dtype.itemsize, block_d(head_dim)
+
+
+def _operands(load: Workload) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    return tuple(launch.as_operand_dtype(part) for part in (load.query, load.key, load.value))  # type: ignore[return-value]
+
+
+def forward_stages(
+    load: Workload, alpha: float, row: Launch | None = None
+) -> Callable[[], tuple[list[launch.Call], ForwardState]]:
+    """Return what makes the forward stages over fresh memory, and that memory."""
+    problem, operands = problem_of(load, alpha, row), _operands(load)
+
+    def prepare() -> tuple[list[launch.Call], ForwardState]:
+        state = empty_forward(problem, operands[0])
+        return launch.forward_calls(problem, *operands, state), state
+
+    return prepare
+
+
+def backward_stages(
+    load: Workload, d_out: torch.Tensor, alpha: float, row: Launch | None = None
+) -> Callable[[], list[launch.Call]]:
+    """Run the forward stages once, and return what makes the backward stages over fresh memory."""
+    problem, operands = problem_of(load, alpha, row), _operands(load)
+    calls, left = forward_stages(load, alpha, row)()
+    for call in calls:
+        call.run()
+    rows = (left.centre, left.row_max, left.tau, left.block_mask)
+    d_out = launch.as_operand_dtype(d_out)
+
+    def prepare() -> list[launch.Call]:
+        return launch.backward_calls(problem, d_out, *operands, *rows, empty_backward(problem, *operands))
+
+    return prepare

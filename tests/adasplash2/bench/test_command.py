@@ -1,0 +1,106 @@
+"""Does ``adasplash2 bench`` answer as a command should?  Exit codes, one clear line, files after every case."""
+
+import json
+
+import pytest
+import torch
+from speed_records import MACHINE, whole, without_ours
+
+from adasplash2 import cli
+from adasplash2.bench import command
+from adasplash2.bench.faults import DeviceLostError
+
+
+def run(*arguments):
+    try:
+        return cli.main(["bench", *arguments])
+    except SystemExit as leaving:
+        return leaving.code
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "required: BENCH"),
+        (["speed"], "invalid choice: 'speed'"),
+        (["attention", "--length", "x"], "invalid int value: 'x'"),
+        (["attention", "--length", "0"], "--length must be 1 or more, got 0"),
+        (["attention", "--head-dim", "1"], "--head-dim must be 2 or more, got 1"),
+        (["attention", "--rounds", "0"], "--rounds must be 1 or more, got 0"),
+        (["attention", "--workload", "gauss"], "name must be one of gauss{S}"),
+        (["attention", "--workload", "nan"], "--workload must be finite and as long as its keys, got 'nan'"),
+        (["attention", "--workload", "no_key"], "--workload must be finite and as long as its keys, got 'no_key'"),
+        (["attention", "--quick", "--length", "64"], "--quick has its own cases"),
+        (["attention", "--contender", "magma"], "invalid choice: 'magma'"),
+        (["attention", "--json", "."], "--json must name a file"),
+        (["attention", "--json", "no/such/folder/x.json"], "its folder does not exist"),
+        (["attention", "--plot", "x.pdf"], "--plot must end in .png or .svg, got x.pdf"),
+    ],
+)
+def test_a_wrong_option_is_one_line_and_exit_code_2(arguments, message, capsys):
+    assert run(*arguments) == 2
+    printed = capsys.readouterr()
+    assert printed.out == "" and message in printed.err and printed.err.count("\n") == 1
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_without_a_gpu_it_says_what_is_needed(capsys):
+    assert run("attention", "--quick") == 2
+    printed = capsys.readouterr()
+    assert printed.err.startswith("adasplash2 bench attention: ") and "torch finds no GPU" in printed.err
+
+
+def test_list(capsys):
+    assert run("attention", "--list", "--workload", "gauss1", "--length", "8192", "--mask", "full") == 0
+    assert capsys.readouterr().out == "gauss1 8192 d64 full  (4x16x8192x64)\n"
+    assert run("attention", "--list", "--dtype", "fp16") == 0
+    assert len(capsys.readouterr().out.splitlines()) == 22
+
+
+@pytest.fixture
+def measured(monkeypatch):
+    """Let the command believe in a GPU; return the results that it is to find, or the exceptions."""
+    found = []
+
+    def measure(bench, case):
+        result = found.pop(0)
+        if isinstance(result, BaseException):
+            raise result
+        return result
+
+    monkeypatch.setattr(command, "gpu", lambda: "cpu")
+    monkeypatch.setattr("adasplash2.bench.attention.Bench.measure", measure)
+    monkeypatch.setattr("adasplash2.verify.machine.this_machine", lambda device: MACHINE)
+    return found
+
+
+ONE = ("--workload", "topic16", "--length", "32768", "--length", "8192")
+
+
+@pytest.mark.parametrize(
+    ("second", "code"),
+    [(whole(), 0), (without_ours(), 1), (DeviceLostError("adasplash left the device"), 1), (KeyboardInterrupt(), 130)],
+)
+def test_the_record_is_written_after_every_case(measured, tmp_path, capsys, second, code):
+    path = tmp_path / "speed.json"
+    measured += [whole(), second]
+    assert run("attention", *ONE, "--json", str(path)) == code
+    record = json.loads(path.read_text())
+    assert record["header"]["command"].startswith("adasplash2 bench attention --workload topic16")
+    is_result = not isinstance(second, BaseException)
+    assert len(record["results"]) == 1 + is_result and record["asked"] == 2
+    printed = capsys.readouterr()
+    assert "[1/2] topic16 32768 d64 causal: ours 2.50/6.00" in printed.out
+    assert ("INCOMPLETE" in printed.out) == (not is_result)
+    assert "Our time over the floor" in printed.out
+
+
+@pytest.mark.gpu
+def test_quick_on_a_gpu(tmp_path, capsys):
+    path = tmp_path / "speed.json"
+    assert run("attention", "--quick", "--json", str(path)) == 0
+    record = json.loads(path.read_text())
+    assert len(record["results"]) == 4
+    for result in record["results"]:
+        assert result["failures"] == [] and all(entry["status"] == "ok" for entry in result["entries"])
+        assert result["stages"] and result["rows"]["mass_error"] <= 1e-5
