@@ -185,15 +185,17 @@ def root_of_many(drop: Floats, reach: Floats, step: float) -> Root:
     norm of the gaps leads back, as it never does itself.  Lemma: newton_norm_left
     """
     at, least, found, left = reach.copy(), np.full(reach.shape, np.inf), reach.copy(), np.zeros(reach.shape)
-    size, closed, done = np.zeros(at.shape), np.zeros(at.shape, dtype=np.bool_), np.zeros(at.shape, dtype=np.bool_)
+    size = np.zeros(at.shape, dtype=np.intp)
+    closed, done = np.zeros(at.shape, dtype=np.bool_), np.zeros(at.shape, dtype=np.bool_)
     gap = np.empty(drop.shape)
     for _ in range(MAX_STEPS):
         np.subtract(at, drop, out=gap)
-        now = _how_many(gap > 0.0)
+        now = how_many(gap > 0.0)
         np.maximum(gap, 0.0, out=gap)
         rest, to_closed, to_newton = _moves(gap, now, step)
-        # A point that Newton led to has a mass of 1 or more, so below 1 it is 1 to rounding.
-        new = ~done & np.where(closed, now == size, rest >= 0.0)
+        # A point that Newton led to has a mass of 1 or more, so below 1 it is 1 to rounding. A key within rounding of
+        # the root may come and go; it is one of those that count as close.
+        new = ~done & (np.where(closed, now == size, rest >= 0.0) | (np.abs(to_closed) <= EDGE / 4.0 * at))
         found[new], left[new] = at[new], to_closed[new]
         done |= new
         if done.all():
@@ -204,12 +206,12 @@ def root_of_many(drop: Floats, reach: Floats, step: float) -> Root:
     raise AssertionError(f"entmax_ref: the search for a support met its cap of {MAX_STEPS} steps; please report it")
 
 
-def _how_many(which: Booleans) -> Floats:
+def how_many(which: Booleans) -> NDArray[np.intp]:
     """Return the count by row, (m, 1); of bits, as it is several times faster than of bytes."""
-    return np.asarray(np.bitwise_count(np.packbits(which, axis=-1)).sum(axis=-1, dtype=np.float64, keepdims=True))
+    return np.asarray(np.bitwise_count(np.packbits(which, axis=-1)).sum(axis=-1, dtype=np.intp, keepdims=True))
 
 
-def _moves(gap: Floats, size: Floats, step: float) -> tuple[Floats, Floats, Floats]:
+def _moves(gap: Floats, size: NDArray[np.intp], step: float) -> tuple[Floats, Floats, Floats]:
     """Return 1 - mass, and how far it is to the root of the keys above, NaN if there is none, and by Newton.
 
     ``gap`` is in the unit of the scores, and is overwritten.
@@ -228,7 +230,7 @@ def _moves(gap: Floats, size: Floats, step: float) -> tuple[Floats, Floats, Floa
 def _root_around(drop: Floats, at: Floats, left: Floats, step: float) -> Root:
     """Return the root at the drop ``at + left``, with ``left`` a few roundings of it."""
     width = edge_width(step) / step
-    close = _how_many(drop < at - width) != _how_many(drop < at + width)
+    close = how_many(drop < at - width) != how_many(drop < at + width)
     floor, lift = at, step * left
     if close.any():  # there the floor has to be a key, for its gap to be positive
         rows = np.flatnonzero(close)

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from entmax_ref.arguments import Booleans, Floats
-from entmax_ref.roots import EDGE, LEAST, Root, log_probs, power_of_step, root_of_many, shortfall, solve
+from entmax_ref.roots import EDGE, LEAST, Root, how_many, log_probs, power_of_step, root_of_many, shortfall, solve
 from entmax_ref.settled import by_row, settle
 
 Column = TypeVar("Column", float, float | Floats, Floats, Booleans)
@@ -131,7 +131,7 @@ def _solved(rows: slice, shown: Floats, step: float | Floats) -> Chunk:
         cut = np.maximum(top[:, None] - reach, LOWEST)
     cut[undefined] = np.nan
     keep = shown >= cut
-    count = np.count_nonzero(keep, axis=-1)
+    count = how_many(keep)[:, 0]
     hollow = empty | undefined
     drop, index = _dropped(shown, top, step, keep, count, undefined)
     table = drop if index is None else by_row(drop, count)

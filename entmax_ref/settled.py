@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from entmax_ref.arguments import Booleans, Floats
 from entmax_ref.edge import support_size
-from entmax_ref.roots import LEAST, Root, at_rows, edge_width, root_of_support, shortfall
+from entmax_ref.roots import LEAST, Root, at_rows, edge_width, how_many, root_of_support, shortfall
 
 
 class Settled(NamedTuple):
@@ -80,8 +80,8 @@ def _decided(
     with np.errstate(over="ignore"):
         drop = top - keys
     keep = drop <= floor + (lift + edge_width(step)) / step
-    inside = np.count_nonzero(drop < floor + (lift - edge_width(step)) / step, axis=-1)
-    count = np.count_nonzero(keep, axis=-1)
+    inside = how_many(drop < floor + (lift - edge_width(step)) / step)[:, 0]
+    count = how_many(keep)[:, 0]
     scores = -np.sort(by_row(-keys[keep], count), axis=-1)
     size = support_size(scores, np.maximum(inside, 1), count, step)
-    return scores, size[:, None], size != np.count_nonzero(drop <= floor, axis=-1)
+    return scores, size[:, None], size != how_many(drop <= floor)[:, 0]

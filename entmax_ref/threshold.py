@@ -59,11 +59,13 @@ def threshold(scores: ArrayLike, alpha: ArrayLike = 1.5, *, axis: int = -1, wher
 
     Notes
     -----
-    Only keys with z above ``row_max - 1`` can be supported. They are gathered, where they are few, and sorted. The keys
-    of the support are the largest ones: the k-th largest belongs to it iff the mass at it is below 1. Ties have one
-    mass, so they enter or stay out together.
+    Only keys with z above ``row_max - 1`` can be supported, and in a long row only those above the tau of the maxima of
+    groups of keys, which is a lower bound. They are gathered, where they are few, and sorted. The keys of the support
+    are the largest ones: the k-th largest belongs to it iff the mass at it is below 1. Ties have one mass, so they enter
+    or stay out together.
 
-    With the support known, tau has a closed form for alpha 1.5 and 2. For other alpha below 2, Newton on the norm of
+    With the support known, tau has a closed form for alpha 1.5 and 2. There many keys are not sorted: tau of the keys
+    above a lower bound is taken for the next one, until no key is left behind. For other alpha below 2, Newton on the norm of
     the gaps finds the root first, of the largest few keys and then of those above that root, which is a lower bound.
     For alpha above 2 the support is bisected for, and Newton runs on
     it, right of the root of a convex function, which it cannot overshoot. Newton runs until float64 allows no further
