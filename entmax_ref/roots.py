@@ -5,8 +5,9 @@ gone before anything else happens. With ``step = alpha - 1`` the root is kept in
 
 - ``theta = (1 + tau - row_max) / step``, so that ``gap = 1 - step * (theta + drop)``. This is the form for small
   ``step``, where every gap is close to 1; at ``step = 0`` theta is ``logsumexp(scores) - max(scores)``;
-- ``lift``, the gap of the smallest supported key, which lies ``floor`` below the top: ``gap = lift + step * (floor -
-  drop)``. This is the form for long supports and large ``step``, where gaps are small.
+- ``lift``, the gap at ``floor``, a drop between the last supported key and the first that is not, mostly that of the
+  former: ``gap = lift + step * (floor - drop)``. This is the form for long supports and large ``step``, where gaps are
+  small.
 
 A relative error e of ``1 - gap`` becomes an error of the mass of at most ``e * power * (size ** step - 1)``, a relative
 error e of the gap one of ``e * power``: so theta is used where ``size ** step < 2``, and either way the factor is at
@@ -29,14 +30,14 @@ LEAST = 5e-324
 class Root(NamedTuple):
     """The root of each row, (m, 1) each, in both forms; ``near`` says that theta is the one to use.
 
-    Keys with a gap within ``EDGE * max(1, step)`` of 0 may be on the wrong side of the root: `entmax_ref.edge` decides.
+    A key with a gap within ``EDGE * max(1, step)`` of 0 may be on the wrong side of it; `entmax_ref.edge` decides.
     """
 
     theta: Floats
     floor: Floats
     lift: Floats
     near: Booleans
-    beyond: Floats  # the least drop that is not supported; inf if there is none
+    close: Booleans  # a key lies within that of 0
 
 
 def shortfall(step: float | Floats, depth: Floats) -> Floats:
@@ -76,7 +77,9 @@ def solve(drop: Floats, count: NDArray[np.intp], step: float | Floats) -> Root:
             return _root_in_closed_form(drop, count, step)
         return _root_by_newton(drop, count, step) if step < 1.0 else _root_by_support(drop, count, step)
     blank = np.zeros(step.shape)
-    root = Root(blank, blank.copy(), blank.copy(), np.zeros(step.shape, dtype=np.bool_), blank.copy())
+    root = Root(
+        blank, blank.copy(), blank.copy(), np.zeros(step.shape, dtype=np.bool_), np.zeros(step.shape, dtype=np.bool_)
+    )
     flat = step[:, 0]
     for group in (flat == 0.5, flat == 1.0, (flat < 1.0) & (flat != 0.5), flat > 1.0):
         if group.any():
@@ -120,7 +123,7 @@ def _root_in_closed_form(drop: Floats, count: NDArray[np.intp], step: float) -> 
     else:
         # size * lift**2 + 2 * first * lift + second = 1, and no coefficient is negative: nothing cancels
         lift = rest / (first + np.sqrt(first * first + size * rest))
-    return _far(step, floor, lift, _beyond(drop, size))
+    return _far(step, floor, lift, _is_close(drop, size, floor, lift, step))
 
 
 def _sums_above(drop: Floats, size: NDArray[np.intp], step: float) -> tuple[Floats, Floats, Floats]:
@@ -143,7 +146,7 @@ def _root_by_support(drop: Floats, count: NDArray[np.intp], step: float | Floats
 
 def root_of_support(drop: Floats, size: NDArray[np.intp], step: float | Floats) -> Root:
     """Solve for the lift of rows of ascending drops whose first ``size`` keys, (m, 1), are the support."""
-    beyond, width = _beyond(drop, size), int(size.max())
+    width = int(size.max())
     floor = np.take_along_axis(drop, size - 1, axis=-1)
     above = step * np.maximum(floor - drop[:, :width], 0.0)
     # Each of the size terms is at least lift ** power, and the largest gap, lift + above[0], is at most 1; the last
@@ -153,17 +156,88 @@ def root_of_support(drop: Floats, size: NDArray[np.intp], step: float | Floats) 
         start = np.minimum(1.0 / size, np.power(most, 1.0 / step))
     else:
         start = np.minimum(np.power(1.0 / size, step), most)
-    return _far(step, floor, _lift_by_newton(above, np.arange(width) < size, start, step), beyond)
+    lift = _lift_by_newton(above, np.arange(width) < size, start, step)
+    return _far(step, floor, lift, _is_close(drop, size, floor, lift, step))
 
 
-def _far(step: float | Floats, floor: Floats, lift: Floats, beyond: Floats) -> Root:
-    return Root((1.0 - lift) / step - floor, floor, lift, np.zeros(floor.shape, dtype=np.bool_), beyond)
+def _far(step: float | Floats, floor: Floats, lift: Floats, close: Booleans) -> Root:
+    return Root((1.0 - lift) / step - floor, floor, lift, np.zeros(floor.shape, dtype=np.bool_), close)
 
 
-def _beyond(drop: Floats, size: NDArray[np.intp]) -> Floats:
-    """Return the drop after the first ``size``, (m, 1), of which none is inf."""
+def edge_width(step: float | Floats) -> float | Floats:
+    """Return how far from 0 a gap tells whether it is positive."""
+    return EDGE * np.maximum(1.0, step)
+
+
+def _is_close(drop: Floats, size: NDArray[np.intp], floor: Floats, lift: Floats, step: float | Floats) -> Booleans:
+    """Return whether the last of the first ``size`` drops, ``floor``, or the one after it is close to the edge."""
     after = np.take_along_axis(drop, np.minimum(size, drop.shape[1] - 1), axis=-1)
-    return np.where(size < drop.shape[1], after, np.inf)
+    with np.errstate(invalid="ignore", over="ignore"):  # inf - inf, and 0 * inf at step 0: no key is near the edge
+        margin = step * (np.where(size < drop.shape[1], after, np.inf) - floor) - lift
+    return np.asarray((lift < edge_width(step)) | (margin < edge_width(step)))
+
+
+def root_of_many(drop: Floats, reach: Floats, step: float) -> Root:
+    """Solve for alpha 1.5 and 2 without a sort: rows of many keys, in any order, with a root within ``reach``, (m, 1).
+
+    Where the keys above a point have their root with no other key above it, it is that of the row. So the search goes
+    from a point to the root of the keys above it, until those stay the same. That may lead too far up; Newton on the
+    norm of the gaps leads back, as it never does itself.  Lemma: newton_norm_left
+    """
+    at, least, found, left = reach.copy(), np.full(reach.shape, np.inf), reach.copy(), np.zeros(reach.shape)
+    size = np.zeros(at.shape, dtype=np.intp)
+    closed, done = np.zeros(at.shape, dtype=np.bool_), np.zeros(at.shape, dtype=np.bool_)
+    gap = np.empty(drop.shape)
+    for _ in range(MAX_STEPS):
+        np.subtract(at, drop, out=gap)
+        now = how_many(gap > 0.0)
+        np.maximum(gap, 0.0, out=gap)
+        rest, to_closed, to_newton = _moves(gap, now, step)
+        # A point that Newton led to has a mass of 1 or more, so below 1 it is 1 to rounding. A key within rounding of
+        # the root may come and go; it is one of those that count as close.
+        new = ~done & (np.where(closed, now == size, rest >= 0.0) | (np.abs(to_closed) <= EDGE / 4.0 * at))
+        found[new], left[new] = at[new], to_closed[new]
+        done |= new
+        if done.all():
+            return _root_around(drop, found, left, step)
+        least = np.minimum(least, at + to_newton)
+        size, closed = now, (rest < 0.0) & ~np.isnan(to_closed)
+        at = np.where(done, found, np.where(closed, at + to_closed, least))
+    raise AssertionError(f"entmax_ref: the search for a support met its cap of {MAX_STEPS} steps; please report it")
+
+
+def how_many(which: Booleans) -> NDArray[np.intp]:
+    """Return the count by row, (m, 1); of bits, as it is several times faster than of bytes."""
+    return np.asarray(np.bitwise_count(np.packbits(which, axis=-1)).sum(axis=-1, dtype=np.intp, keepdims=True))
+
+
+def _moves(gap: Floats, size: NDArray[np.intp], step: float) -> tuple[Floats, Floats, Floats]:
+    """Return 1 - mass, and how far it is to the root of the keys above, NaN if there is none, and by Newton.
+
+    ``gap`` is in the unit of the scores, and is overwritten.
+    """
+    first = gap.sum(axis=-1, keepdims=True)
+    if step == 1.0:
+        rest = 1.0 - first
+        return rest, rest / size, rest / size
+    gap *= gap
+    second = gap.sum(axis=-1, keepdims=True)
+    rest, norm = 4.0 - second, np.sqrt(second)
+    with np.errstate(invalid="ignore"):
+        return rest, rest / (first + np.sqrt(first * first + size * rest)), (2.0 - norm) * norm / first
+
+
+def _root_around(drop: Floats, at: Floats, left: Floats, step: float) -> Root:
+    """Return the root at the drop ``at + left``, with ``left`` a few roundings of it."""
+    width = edge_width(step) / step
+    close = how_many(drop < at - width) != how_many(drop < at + width)
+    floor, lift = at, step * left
+    if close.any():  # there the floor has to be a key, for its gap to be positive
+        rows = np.flatnonzero(close)
+        part, top = drop[rows], at[rows]
+        floor[rows] = np.where(part < top, part, -np.inf).max(axis=-1, keepdims=True)
+        lift[rows] = np.maximum(step * ((top - floor[rows]) + left[rows]), LEAST)
+    return _far(step, floor, lift, close)
 
 
 def _support_size(drop: Floats, count: NDArray[np.intp], step: float | Floats) -> NDArray[np.intp]:
@@ -216,14 +290,15 @@ def _root_by_newton(drop: Floats, count: NDArray[np.intp], step: float | Floats)
     size = np.maximum(size, 1)[:, None]
     floor = np.take_along_axis(drop, size - 1, axis=-1)
     near = np.asarray(step * np.log(size) < np.log(2.0))
-    root = Root(theta, floor, np.maximum(1.0 - shortfall(step, theta + floor), LEAST), near, _beyond(every, size))
+    lift = np.maximum(1.0 - shortfall(step, theta + floor), LEAST)
+    root = Root(theta, floor, lift, near, _is_close(every, size, floor, lift, step))
     far = np.flatnonzero(~near)
     if far.size:
         of_far = at_rows(step, far)
         above = of_far * np.maximum(floor[far] - drop[far], 0.0)
         start = np.minimum(root.lift[far] + EDGE, np.power(size[far], -of_far))
         lift = _lift_by_newton(above, np.arange(width) < size[far], start, of_far)
-        for whole, part in zip(root, _far(of_far, floor[far], lift, root.beyond[far]), strict=True):
+        for whole, part in zip(root, _far(of_far, floor[far], lift, root.close[far]), strict=True):
             whole[far] = part
     return root
 

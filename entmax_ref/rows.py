@@ -12,12 +12,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from entmax_ref.arguments import Booleans, Floats
-from entmax_ref.roots import LEAST, Root, log_probs, power_of_step, shortfall, solve
-from entmax_ref.settled import settle, sorted_by_row
+from entmax_ref.roots import EDGE, LEAST, Root, how_many, log_probs, power_of_step, root_of_many, shortfall, solve
+from entmax_ref.settled import by_row, settle
 
 Column = TypeVar("Column", float, float | Floats, Floats, Booleans)
 
 KEYS_PER_CHUNK = 2**17  # 1 MiB an array: what a chunk needs stays in the second-level cache
+LONG = 512  # keys of a row from which on it pays to look at the maxima of groups first
+GROUP = 16
+MANY = 128  # keys of a row from which on it pays to look for the support without a sort
 LOWEST = -np.finfo(np.float64).max
 
 
@@ -75,9 +78,7 @@ class Chunk:
         with np.errstate(invalid="ignore"):  # a hidden key beside a row of alpha 1, which is not read
             found *= self.along(self.step)
         found += self.along(self.root.lift)
-        np.maximum(found, 0.0, out=found)
-        found *= self.supported  # quicker than a where, whose branches no processor can foresee
-        return found
+        return np.maximum(found, 0.0, out=found)  # keys off the support are below 0 by more than rounding, or at -inf
 
     def _near_gap(self) -> Floats:
         found = 1.0 - shortfall(self.along(self.step), self.along(self.root.theta) + self.drop)
@@ -117,43 +118,84 @@ def chunks(scores: Floats, alpha: float | Floats, mask: Booleans | None) -> Iter
 def _solved(rows: slice, shown: Floats, step: float | Floats) -> Chunk:
     """Find the keys of some rows that may be supported, and solve for the root."""
     m, n = shown.shape
-    top = np.max(shown, axis=-1)
+    peaks = _peaks(shown) if n >= LONG else shown
+    top = np.max(peaks, axis=-1)
     empty, undefined = top == -np.inf, ~(top < np.inf)  # NaN passes through the maximum and fails every comparison
     top = np.where(empty | undefined, 0.0, top)
     # mass(row_max - 1) >= 1, so nothing at or below that depth is supported. Rounding is monotone, so comparing with
     # the rounded end loses no key.  Lemmas: threshold_bracket, candidate_superset
     with np.errstate(divide="ignore", over="ignore"):
-        reach = np.nextafter(1.0 / np.asarray(step), np.inf)
+        reach = np.nextafter(1.0 / np.asarray(step), np.inf) + np.zeros((m, 1))
+        if n >= LONG and 4 * np.count_nonzero(peaks >= top[:, None] - reach) > peaks.size:
+            reach = np.minimum(reach, _reach(peaks, top, step))
         cut = np.maximum(top[:, None] - reach, LOWEST)
     cut[undefined] = np.nan
     keep = shown >= cut
-    count = np.count_nonzero(keep, axis=-1)
-    widest = int(count.max(initial=1))
-    bounded = np.any(np.asarray(step) == 0.0)  # only there can a visible key lie so low that its drop overflows
-    with np.errstate(over="ignore", invalid="ignore"):
-        if 2 * widest > n:
-            index = None
-            drop = top[:, None] - shown
-            if bounded:
-                drop = np.where(keep, np.minimum(drop, -LOWEST), np.inf)
-            if undefined.any():
-                drop[undefined] = np.inf
-            padded = np.sort(drop, axis=-1)[:, :widest]
-        else:
-            index = np.flatnonzero(keep)
-            drop = np.repeat(top, count) - shown.reshape(-1)[index]
-            if bounded:
-                drop = np.minimum(drop, -LOWEST)
-            padded = sorted_by_row(drop, count)
+    count = how_many(keep)[:, 0]
     hollow = empty | undefined
-    if hollow.any():  # solved as rows of one key; nothing reads the answer
-        padded[hollow, 0] = 0.0
-    root = solve(padded, np.maximum(count, 1), step)
+    drop, index = _dropped(shown, top, step, keep, count, undefined)
+    table = drop if index is None else by_row(drop, count)
+    table[hollow, 0] = 0.0  # solved as rows of one key; nothing reads the answer
+    if not isinstance(step, np.ndarray) and step in (0.5, 1.0) and table.shape[1] > MANY:
+        root = root_of_many(table, reach, step)
+    else:
+        root = solve(np.sort(table, axis=-1), np.maximum(count, 1), step)
     if hollow.any():
         root.floor[hollow] = -1.0  # no key is supported
+        drop = np.where(hollow[:, None], np.inf, drop) if index is None else drop
     settled = settle(shown, top, step, root)
     if settled is not None:
-        scores = shown if index is None else shown.reshape(-1)[index]
-        settled.recount(drop, scores, None if index is None else count)
-        top = settled.origin
+        settled.recount(drop, shown if index is None else shown.reshape(-1)[index], None if index is None else count)
+        top[settled.rows] = settled.origin
     return Chunk(rows, (m, n), top, empty, undefined, step, root, drop, index, count)
+
+
+def _dropped(
+    shown: Floats,
+    top: Floats,
+    step: float | Floats,
+    keep: Booleans,
+    count: NDArray[np.intp],
+    undefined: Booleans,
+) -> tuple[Floats, NDArray[np.intp] | None]:
+    """Return the drops of the keys that are kept and their places, or of all of them if those are not few."""
+    bounded = np.any(np.asarray(step) == 0.0)  # only there can a visible key lie so low that its drop overflows
+    with np.errstate(over="ignore", invalid="ignore"):
+        if 2 * int(count.max(initial=1)) <= shown.shape[1]:
+            index = np.flatnonzero(keep)
+            drop = np.repeat(top, count) - shown.reshape(-1)[index]
+            return (np.minimum(drop, -LOWEST) if bounded else drop), index
+        drop = top[:, None] - shown
+        if bounded:
+            drop = np.where(keep, np.minimum(drop, -LOWEST), np.inf)
+        if undefined.any():
+            drop[undefined] = np.inf
+        return drop, None
+
+
+def _peaks(shown: Floats) -> Floats:
+    """Return the maxima of groups of keys, which cover each row: few keys, and yet most of the large ones."""
+    m, n = shown.shape
+    width = n // GROUP
+    peaks: Floats = shown[:, : GROUP * width].reshape(m, GROUP, width).max(axis=1)
+    over = n - GROUP * width
+    np.maximum(peaks[:, :over], shown[:, GROUP * width :], out=peaks[:, :over])
+    return peaks
+
+
+def _reach(peaks: Floats, top: Floats, step: float | Floats) -> Floats:
+    """Return a drop beyond which no key is supported nor within rounding of it, inf at alpha 1.
+
+    The tau of some keys is at most that of all.  Lemma: threshold_subset
+    """
+    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+        drop = np.maximum(top[:, None] - peaks, 0.0)  # not of +inf
+        drop[np.isnan(drop)] = np.inf
+        drop.sort(axis=-1)
+        drop[:, 0] = 0.0  # also of a row without a key, or an undefined one, of which nothing is read
+        drop = np.minimum(drop, -LOWEST) if np.any(np.asarray(step) == 0.0) else drop
+        root = solve(drop, np.count_nonzero(drop < np.inf, axis=-1), step)
+        slack = 4.0 * EDGE * np.maximum(1.0, step)
+        return np.asarray(
+            np.where(root.near, (1.0 + slack) / step - root.theta, root.floor + (root.lift + slack) / step)
+        )

@@ -32,6 +32,7 @@ KINDS: dict[str, Callable[[np.random.Generator, tuple[int, int]], Floats]] = {
     "N(0, 4^2)": lambda rng, shape: 4.0 * rng.normal(size=shape),
     "N(0, 0.1^2)": lambda rng, shape: 0.1 * rng.normal(size=shape),
     "multiples of 1/8": lambda rng, shape: np.round(8.0 * rng.normal(size=shape)) / 8.0,
+    "N(0, 0.01^2)": lambda rng, shape: 0.01 * rng.normal(size=shape),
 }
 
 

@@ -192,3 +192,26 @@ def test_a_row_needs_more_than_float64_only_next_to_tau(alpha, monkeypatch):
 
     monkeypatch.setattr(edge, "sign_of_excess", fail)
     support(np.random.default_rng(0).normal(size=(50, 40)), alpha)
+
+
+@pytest.mark.parametrize("alpha", [1.5, 2.0])
+@pytest.mark.parametrize("n", [200, 1100])
+@lemma("threshold_unique")
+def test_long_rows_with_keys_on_and_next_to_tau(alpha, n):
+    """Wide supports and narrow ones, packed and not, on grids and off them."""
+    rng = np.random.default_rng(n)
+    scale = 10.0 ** rng.uniform(-4, 1, size=(40, 1))
+    scores = rng.normal(size=(40, n)) * scale
+    scores[::2] = np.round(scores[::2] * 64) / 64
+    scores[1::4] = np.round(scores[1::4] * 2.0**14) / 2.0**14
+    at = threshold(scores, alpha) / (alpha - 1.0)
+    for shift in range(-3, 4):
+        scores[:, shift] = at + shift * np.spacing(at)
+        assert_exact(scores, alpha)
+    flat = np.zeros((3, n))  # n keys and then one exactly on tau, and next to it
+    on_tau = -((1.0 / 1024.0) ** (alpha - 1.0)) / (alpha - 1.0)
+    flat[:, 0] = [on_tau, np.nextafter(on_tau, 0.0), np.nextafter(on_tau, -1.0)]
+    flat[:, 1025:] = -1.0
+    assert_exact(flat, alpha)
+    if n > 1024:
+        assert support(flat, alpha)[:, 0].tolist() == [False, True, False]
