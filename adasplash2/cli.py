@@ -14,8 +14,9 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
+from . import __version__
 from .bench.command import run_bench
 from .bench.options import add_bench
 from .usage import RunError, UsageError, check_file
@@ -28,15 +29,27 @@ INTERRUPTED = 130
 
 
 class _Parser(argparse.ArgumentParser):
-    """A parser whose errors are one line."""
+    """A parser whose errors are one line, which names the help of the command that was used wrongly."""
 
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: {message}. See {self.prog} --help.\n")
+        self.exit(2, f"{self.prog}: {message}. {_see(self.prog)}\n")
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Refuse here what is not known; argparse would leave that to the parser above, whose help does not help."""
+        found, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            self.error(f"unrecognized arguments: {' '.join(unknown)}")
+        return found, unknown
+
+
+def _see(name: str) -> str:
+    return f"See {name} --help."
 
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
     parser = _Parser(prog="adasplash2", description="Alpha-entmax attention, and the means to know that it is right.")
+    parser.add_argument("--version", action="version", version=f"adasplash2 {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     verify = commands.add_parser(
         "verify",
@@ -84,7 +97,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return _verify(options) if options.command == "verify" else run_bench(options, arguments)
     except UsageError as error:
-        print(f"{name}: {error}", file=sys.stderr)
+        print(f"{name}: {error} {_see(name)}", file=sys.stderr)
         return 2
     except RunError as error:
         print(f"{name}: {error}", file=sys.stderr)

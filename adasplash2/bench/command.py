@@ -42,7 +42,10 @@ def _check_plot(path: Path | None) -> None:
     if path is not None and path.suffix not in (".png", ".svg"):
         raise UsageError(f"--plot must end in .png or .svg, got {path.name}. Rename it.")
     if path is not None and importlib.util.find_spec("matplotlib") is None:
-        raise UsageError("--plot needs matplotlib, which is not installed. Install it, or use --json and plot later.")
+        raise UsageError(
+            "--plot needs matplotlib, which is not installed. Install the extra plot (pip install '.[plot]' in the "
+            "checkout, or pip install matplotlib), or use --json and plot later."
+        )
 
 
 def has_gpu() -> bool:

@@ -18,7 +18,9 @@ LEGEND = (
     "error = |x - oracle| / |oracle| (Frobenius, float64 oracle); budget = twice the error of a plain dense evaluation",
     "in the same dtype, plus one rounding; above 1: the exact gradient is 0 and both are rounding noise; -: it holds",
     "0 * inf. row mass: largest |mass - 1|, at most 1e-5. passes: % of the rows that took 0, 1, 2, and 3 or more.",
-    "lost: live blocks that the mask dropped, must be 0. mask: c causal, f full; 2: alpha 2, else 1.5; t: transposed.",
+    "lost: live blocks that the mask dropped, must be 0. skip: visible blocks that later stages did not visit.",
+    "2*4/2 100x100x64: batch 2 * 4 heads / 2 kv_heads, 100 queries x 100 keys x head_dim 64; no 2*: batch 1; no /2: as",
+    "many kv_heads as heads. mask: c causal, f full; 2: alpha 2, else 1.5; t: transposed strides.",
 )
 _WIDTHS = (2, 14, 19, 13, 13, 13, 13, 4, 10, 4, 4)
 

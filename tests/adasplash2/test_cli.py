@@ -8,12 +8,15 @@ import signal
 import subprocess
 import sys
 import time
+import tomllib
 from pathlib import Path
 
 import pytest
 import torch
 
 from adasplash2 import cli
+from adasplash2.verify.cases import Case
+from adasplash2.verify.table import LEGEND
 
 ROOT = Path(__file__).resolve().parents[2]
 ON_CPU = ["--device", "cpu", "--jobs", "1"]
@@ -29,6 +32,9 @@ def environment(monkeypatch):
     ("arguments", "message"),
     [
         ([], "required: COMMAND"),
+        (["--json", "verify"], "unrecognized arguments: --json"),
+        (["verify", "--jason", "x.json"], "unrecognized arguments: --jason x.json"),
+        (["verify", "gauss1"], "unrecognized arguments: gauss1"),
         (["check"], "invalid choice: 'check'"),
         (["verify", "--dtype", "fp8"], "invalid choice: 'fp8'"),
         (["verify", "--seed", "x"], "invalid int value: 'x'"),
@@ -41,6 +47,7 @@ def environment(monkeypatch):
     ],
 )
 def test_a_wrong_option_is_one_line_and_exit_code_2(arguments, message, capsys):
+    help_of = "adasplash2 verify" if arguments[:1] == ["verify"] else "adasplash2"
     if arguments[:1] == ["verify"] and "--device" not in arguments:
         arguments = [*arguments, "--device", "cpu"]
     try:
@@ -50,6 +57,23 @@ def test_a_wrong_option_is_one_line_and_exit_code_2(arguments, message, capsys):
     printed = capsys.readouterr()
     assert code == 2 and printed.out == ""
     assert message in printed.err and printed.err.count("\n") == 1
+    assert printed.err.startswith(f"{help_of}: ") and printed.err.endswith(f" See {help_of} --help.\n")
+
+
+def test_the_legend_explains_the_column_of_sizes():
+    case = Case("gauss1", "bf16", 4, 2, 100, 100, 64, is_causal=True, batch=2)
+    sizes = case.shape.rpartition(" ")[0]
+    assert f"{sizes}: batch 2 * 4 heads / 2 kv_heads, 100 queries x 100 keys x head_dim 64" in " ".join(LEGEND)
+    assert "skip: " in " ".join(LEGEND)
+
+
+def test_version(capsys):
+    with pytest.raises(SystemExit) as leaving:
+        cli.main(["--version"])
+    assert leaving.value.code == 0
+    name, number = capsys.readouterr().out.split()
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert (name, number) == ("adasplash2", project["version"])
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU to ask for")

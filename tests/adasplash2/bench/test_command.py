@@ -1,6 +1,9 @@
 """Does ``adasplash2 bench`` answer as a command should?  Exit codes, one clear line, files after every case."""
 
+import importlib.util
 import json
+import tomllib
+from pathlib import Path
 
 import pytest
 import torch
@@ -9,6 +12,8 @@ from speed_records import MACHINE, whole, without_ours
 from adasplash2 import cli
 from adasplash2.bench import command
 from adasplash2.bench.faults import DeviceLostError
+
+ROOT = Path(__file__).resolve().parents[3]
 
 
 def run(*arguments):
@@ -23,6 +28,7 @@ def run(*arguments):
     [
         ([], "required: BENCH"),
         (["speed"], "invalid choice: 'speed'"),
+        (["passes", "--lenght", "7"], "unrecognized arguments: --lenght 7"),
         (["attention", "--length", "x"], "invalid int value: 'x'"),
         (["attention", "--length", "0"], "--length must be 1 or more, got 0"),
         (["attention", "--head-dim", "1"], "--head-dim must be 2 or more, got 1"),
@@ -41,6 +47,16 @@ def test_a_wrong_option_is_one_line_and_exit_code_2(arguments, message, capsys):
     assert run(*arguments) == 2
     printed = capsys.readouterr()
     assert printed.out == "" and message in printed.err and printed.err.count("\n") == 1
+    help_of = " ".join(["adasplash2", "bench", *(name for name in arguments[:1] if name != "speed")])
+    assert printed.err.startswith(f"{help_of}: ") and printed.err.endswith(f" See {help_of} --help.\n")
+
+
+def test_a_plot_without_matplotlib_names_the_extra(monkeypatch, capsys):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert run("passes", "--plot", "x.svg") == 2
+    assert "pip install '.[plot]'" in capsys.readouterr().err
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
+    assert extras["plot"] == ["matplotlib"]
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
