@@ -161,12 +161,11 @@ def entmax_attention(
     if impl is None:
         impl = "triton" if query.is_cuda else "reference"
     if impl == "reference":
-        out, probs, tau = reference.reference_attention(
+        out, tau, mass, block_mask = reference.reference_attention(
             query, key, value, alpha=alpha, is_causal=is_causal, scale=scale
         )
         if not return_aux:
             return out
-        mass, block_mask = probs.detach().sum(-1), reference.block_mask(probs)
         passes = torch.zeros_like(tau, dtype=torch.int32)
         residual = torch.where(tau == torch.inf, 0.0, (mass - 1.0).abs())
         block = reference.BLOCK, reference.BLOCK

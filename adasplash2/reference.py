@@ -7,7 +7,7 @@ a closed form exists and the root of a bracketed search in float64 elsewhere.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -143,24 +143,72 @@ def visible_mask(n_queries: int, n_keys: int, device: torch.device) -> torch.Ten
     return torch.arange(n_keys, device=device)[None, :] <= rows
 
 
-def reference_attention(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *, alpha: float, is_causal: bool, scale: float
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Return out, probs and tau; arguments as in `adasplash2.entmax_attention`, already checked.
+class ReferenceResult(NamedTuple):
+    """What `reference_attention` finds; only ``out`` carries a gradient.
 
-    Half precision is raised to float32, float64 stays, autocast does not reach inside.  tau is absolute, in the unit of
-    ``(alpha - 1) * scores``, and of the dtype of probs.
+    Attributes
+    ----------
+    out : Tensor, dtype of query, shape (batch, heads, n_queries, value_head_dim)
+    tau : Tensor, float32 (float64 for float64 inputs), shape (batch, heads, n_queries)
+        Absolute, in the unit of ``(alpha - 1) * scores``.
+    mass : Tensor, like tau
+        Sum of the probabilities of each row, 0 for a row without a visible key.
+    block_mask : Tensor, bool, shape (batch, heads, n_query_blocks, n_key_blocks)
+        Which blocks of `BLOCK` queries and keys hold a probability that is not zero.
+    """
+
+    out: torch.Tensor
+    tau: torch.Tensor
+    mass: torch.Tensor
+    block_mask: torch.Tensor
+
+
+def reference_attention(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    *,
+    alpha: float,
+    is_causal: bool,
+    scale: float,
+    attn_mask: torch.Tensor | None = None,
+) -> ReferenceResult:
+    """Return entmax attention and its rows' numbers; arguments have been checked.
+
+    Parameters
+    ----------
+    query : Tensor, shape (batch, heads, n_queries, head_dim)
+        float32, bfloat16, float16 or float64; autocast does not reach inside.
+    key : Tensor, shape (batch, kv_heads, n_keys, head_dim)
+        heads is a multiple of kv_heads.
+    value : Tensor, shape (batch, kv_heads, n_keys, value_head_dim)
+    alpha : float, above 1
+    is_causal : bool
+        Aligned to the bottom right.
+    scale : float
+    attn_mask : Tensor, optional
+        Broadcasts to (batch, heads, n_queries, n_keys).  bool: True where a key is visible.  Floating: added to
+        ``scale * query . key``; -inf hides, and a gradient reaches it.  Applies beside ``is_causal``.
+
+    Returns
+    -------
+    ReferenceResult
     """
     dtype = torch.promote_types(query.dtype, torch.float32)
     group = query.shape[1] // max(key.shape[1], 1)
     with _without_autocast(query):
         wide_key, wide_value = (tensor.to(dtype).repeat_interleave(group, dim=1) for tensor in (key, value))
         scores = _Products.apply(query.to(dtype), wide_key) * scale
+        if attn_mask is not None and attn_mask.dtype == torch.bool:
+            scores = scores.masked_fill(~attn_mask, -torch.inf)
+        elif attn_mask is not None:
+            scores = torch.where(attn_mask == -torch.inf, -torch.inf, scores + attn_mask.to(dtype))
         if is_causal:
             visible = visible_mask(query.shape[2], key.shape[2], query.device)
             scores = scores.masked_fill(~visible, -torch.inf)
         probs, tau = _Entmax.apply(scores, alpha)
-        return (probs @ wide_value).to(query.dtype), probs, tau
+        out = (probs @ wide_value).to(query.dtype)
+        return ReferenceResult(out, tau, probs.detach().sum(-1), block_mask(probs.detach()))
 
 
 def block_mask(probs: torch.Tensor) -> torch.Tensor:
