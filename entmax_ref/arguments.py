@@ -10,54 +10,113 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from entmax_ref.reading import read, refuse_object, shown
+
 Floats = NDArray[np.float64]
 Booleans = NDArray[np.bool_]
 
 
+def as_numbers(function: str, name: str, array: ArrayLike) -> NDArray[Any]:
+    """Return ``array`` as NumPy reads it; raise unless it is real and numeric and no entry is masked."""
+    found, hidden = _read_real(function, name, array)
+    refuse_masked(function, name, hidden)
+    return found
+
+
 def as_real(function: str, name: str, array: ArrayLike) -> Floats:
-    """Return ``array`` as float64; raise TypeError unless its dtype is a real floating or integer one."""
-    try:
-        found = np.asarray(array)
-    except (ValueError, TypeError, RuntimeError) as error:  # ragged lists; tensors that NumPy cannot read
-        raise TypeError(
-            f"{function}: {name} must be a rectangular array of real numbers; NumPy says: {error}. Pad "
-            "ragged rows to one length and hide the padding with a mask; detach and raise tensors to "
-            "float32."
-        ) from error
+    """Return ``array`` as float64; raise unless it is real and numeric and no entry is masked."""
+    return _as_float64(as_numbers(function, name, array))
+
+
+def as_scores(function: str, name: str, array: ArrayLike) -> Floats:
+    """Return ``array`` as float64, -inf where it is masked: that key is not visible; raise as `as_real` does."""
+    found, hidden = _read_real(function, name, array)
+    return _as_float64(found) if hidden is None else np.where(hidden, -np.inf, _as_float64(found))
+
+
+def _as_float64(found: NDArray[Any]) -> Floats:
+    with np.errstate(over="ignore"):  # a longdouble beyond float64 becomes inf
+        return found.astype(np.float64, copy=False)
+
+
+def _read_real(function: str, name: str, array: ArrayLike) -> tuple[NDArray[Any], Booleans | None]:
+    """Return an array of integers or floats and its mask, None if nothing is masked."""
+    found, hidden = read(function, name, array, "an array of real numbers")
+    refuse_object(function, name, array, found)
     if found.dtype.kind not in "fiu":
         way_out = {
             "c": "Pass its real part, or the modulus, as you mean it.",
             "b": "A mask goes into where= or mask=; for numbers, convert with astype(float).",
         }.get(found.dtype.kind, "Convert it first, for example with numpy.asarray(..., dtype=float).")
         raise TypeError(f"{function}: {name} must be real and numeric; its dtype is {found.dtype}. {way_out}")
-    with np.errstate(over="ignore"):  # a longdouble beyond float64 becomes inf
-        return found.astype(np.float64, copy=False)
+    return found, hidden
+
+
+def refuse_masked(function: str, name: str, hidden: Booleans | None) -> None:
+    """Raise ValueError for an array with masked entries, where they have no meaning."""
+    if hidden is None:
+        return
+    first = tuple(map(int, np.argwhere(hidden)[0]))
+    at = f", the first at {first[0] if len(first) == 1 else first}" if first else ""
+    raise ValueError(
+        f"{function}: {name} must have no masked entry; {np.count_nonzero(hidden)} of {hidden.size} are masked{at}. "
+        f"Fill them with what you mean, for example {name}.filled(0); to hide a key, mask its score, or use where= or "
+        "mask=."
+    )
+
+
+def as_number(function: str, name: str, number: Any, rule: str, way_out: str) -> float:
+    """Return one real number as a float, infinite if it is too large for one; raise TypeError for anything else.
+
+    A 0-d array or tensor is the number that it holds.
+    """
+    found, hidden = read(function, name, number, rule)
+    if found.ndim == 0 and isinstance(found.item(), int) and found.dtype == np.object_:  # beyond 64 bits
+        return _as_float(found.item())
+    if found.ndim or found.dtype.kind not in "fiu":
+        raise TypeError(f"{function}: {name} must be {rule}; it is {_described(number, found)}. {way_out}")
+    refuse_masked(function, name, hidden)
+    return float(_as_float64(found))
+
+
+def _as_float(number: int) -> float:
+    try:
+        return float(number)
+    except OverflowError:
+        return math.inf if number > 0 else -math.inf
+
+
+def _described(given: Any, found: NDArray[Any]) -> str:
+    if found.ndim:
+        return f"of type {type(given).__name__}, and of shape {found.shape}"
+    return f"{shown(given)} of type {type(given).__name__}"
 
 
 def as_alpha(function: str, alpha: Any) -> float:
     """Return ``alpha`` as a float; raise unless it is one finite real number above 1."""
-    if isinstance(alpha, np.ndarray) and alpha.ndim == 0:
-        alpha = alpha[()]
-    if isinstance(alpha, (bool, np.bool_)) or not isinstance(alpha, (int, float, np.integer, np.floating)):
-        raise TypeError(
-            f"{function}: alpha must be one real number above 1; it is {alpha!r} of type "
-            f"{type(alpha).__name__}. Pass a float, for example alpha=1.5, and call once per value of alpha."
-        )
-    try:
-        value = float(alpha)
-    except OverflowError:
-        value = math.inf
+    value = as_number(
+        function,
+        "alpha",
+        alpha,
+        "one real number above 1",
+        "Pass a float, for example alpha=1.5, and call once per value of alpha.",
+    )
     if value == 1.0:
         raise ValueError(
-            f"{function}: alpha must be above 1; it is {alpha!r}, and alpha=1 is softmax, which has no "
+            f"{function}: alpha must be above 1; it is {shown(alpha)}, and alpha=1 is softmax, which has no "
             "threshold. Use a softmax for it, or an alpha above 1 such as 1.5."
         )
     if not 1.0 < value < math.inf:
         raise ValueError(
-            f"{function}: alpha must be finite and above 1; it is {alpha!r}. "
+            f"{function}: alpha must be finite and above 1; it is {shown(alpha)}{_beyond(alpha, value)}. "
             f"Use 1.5 (entmax), 2 (sparsemax) or another finite value above 1."
         )
     return value
+
+
+def _beyond(given: Any, value: float) -> str:
+    """Return a remark for a number that is finite until it becomes a float."""
+    return ", beyond the largest float" if isinstance(given, int) and math.isinf(value) else ""
 
 
 def as_orders(function: str, alpha: Any, rows_shape: tuple[int, ...], *, softmax: bool) -> float | Floats:
@@ -66,38 +125,32 @@ def as_orders(function: str, alpha: Any, rows_shape: tuple[int, ...], *, softmax
     Raise unless it is real, finite and above 1 (or equal to 1 if ``softmax``), and broadcasts to ``rows_shape``.
     """
     rule = "at least 1" if softmax else "above 1"
-    try:
-        found = np.asarray(alpha)
-    except (ValueError, TypeError, RuntimeError) as error:
-        raise TypeError(
-            f"{function}: alpha must be one real number or a rectangular array of them; NumPy says: {error}. "
-            "Pass a float, or an array that broadcasts to one value per row."
-        ) from error
-    if found.dtype.kind == "O":  # Python integers beyond int64
-        try:
-            found = np.array([float(one) if type(one) is int else one for one in found.flat]).reshape(found.shape)
-        except OverflowError:
-            found = np.full(found.shape, np.inf)
+    found, hidden = read(function, "alpha", alpha, f"one real number {rule}, or an array of them")
+    if found.dtype == np.object_ and all(type(one) is int or isinstance(one, float) for one in found.flat):
+        # Python integers beyond 64 bits
+        found = np.array([_as_float(one) if type(one) is int else one for one in found.flat]).reshape(found.shape)
     if found.dtype.kind not in "fiu":
-        shown = repr(alpha) if found.ndim == 0 else f"an array of dtype {found.dtype}"
+        described = _described(alpha, found) if found.ndim == 0 else f"an array of dtype {found.dtype}"
         raise TypeError(
-            f"{function}: alpha must be one real number {rule}, or an array of them; it is {shown} of type "
-            f"{type(alpha).__name__}. Pass a float, for example alpha=1.5, or one float per row."
+            f"{function}: alpha must be one real number {rule}, or an array of them; it is {described}. Pass a float, "
+            "for example alpha=1.5, or one float per row."
         )
+    refuse_masked(function, "alpha", hidden)
     with np.errstate(over="ignore"):
         orders = found.astype(np.float64)
     bad = ~((orders >= 1.0 if softmax else orders > 1.0) & (orders < np.inf))
     if bad.any():
-        value = alpha if found.ndim == 0 else float(orders[bad][0])
+        value = float(orders[bad][0])
+        text = shown(alpha) + _beyond(alpha, value) if found.ndim == 0 else repr(value)
         at = "" if found.ndim == 0 else f" at index {tuple(map(int, np.argwhere(bad)[0]))}"
         if value == 1.0:
             raise ValueError(
-                f"{function}: alpha must be above 1; it is {value!r}{at}, and alpha=1 is softmax, which has no "
+                f"{function}: alpha must be above 1; it is {text}{at}, and alpha=1 is softmax, which has no "
                 "threshold: tau / (alpha - 1) tends to -inf there. Use an alpha above 1 such as 1.5, or, for the "
                 "normaliser of softmax, the logarithm of the sum of exp(scores)."
             )
         raise ValueError(
-            f"{function}: alpha must be finite and {rule}; it is {value!r}{at}. "
+            f"{function}: alpha must be finite and {rule}; it is {text}{at}. "
             f"Use 1.5 (entmax), 2 (sparsemax) or another finite value {rule}."
         )
     try:
@@ -114,34 +167,38 @@ def as_orders(function: str, alpha: Any, rows_shape: tuple[int, ...], *, softmax
 
 
 def as_axis(function: str, name: str, axis: Any, shape: tuple[int, ...]) -> int:
-    """Return ``axis`` counted from the front; raise unless it names a non-empty axis of ``shape``."""
+    """Return ``axis`` counted from the front; raise unless it names an axis of ``shape``, which may be empty."""
     try:
+        if isinstance(axis, (bool, np.bool_)):
+            raise TypeError("a bool names no axis")
         value = operator.index(axis)
-    except TypeError as error:
+    except (TypeError, ValueError) as error:  # a masked or a one-element array raises either
         raise TypeError(
-            f"{function}: axis must be one integer; it is {axis!r}. Move or flatten the axes first to use several."
+            f"{function}: axis must be one integer; it is {shown(axis)}. Move or flatten the axes first to use several."
         ) from error
     if not -len(shape) <= value < len(shape):
         way_out = f"Use a value from {-len(shape)} to {len(shape) - 1}." if shape else "Give it an axis: array[None]."
-        raise ValueError(f"{function}: axis must name an axis of {name}, of shape {shape}; it is {value}. {way_out}")
-    if shape[value] == 0:
         raise ValueError(
-            f"{function}: {name} must hold at least one key along axis {value}; its shape is {shape}. "
-            f"For a row without a visible key pass one key and hide it (score -inf, or False in the mask)."
+            f"{function}: axis must name an axis of {name}, of shape {shape}; it is {shown(value)}. {way_out}"
         )
     return value % len(shape)
 
 
 def as_mask(function: str, name: str, mask: ArrayLike | None, shape: tuple[int, ...]) -> Booleans | None:
-    """Return ``mask`` as a view of ``shape``, or None; raise unless it is boolean and broadcasts."""
+    """Return ``mask`` as a view of ``shape``, or None; raise unless it is boolean and broadcasts.
+
+    An entry that is itself masked is not visible.
+    """
     if mask is None:
         return None
-    found = np.asarray(mask)
+    found, hidden = read(function, name, mask, "an array of booleans, True where the key is visible")
     if found.dtype != np.bool_:
         raise TypeError(
             f"{function}: {name} must be boolean, True where the key is visible; its dtype is {found.dtype}. "
             f"Convert with astype(bool), or add an additive mask to the scores (attention takes it as bias=)."
         )
+    if hidden is not None:
+        found = found & ~hidden
     try:
         return np.broadcast_to(found, shape)
     except ValueError as error:
@@ -172,10 +229,9 @@ def as_target(
     """
     rows_shape, n = shape[:-1], shape[-1]
     given = (*rows_shape[:place], n, *rows_shape[place:])
-    numbers = as_real(function, "target", target)
-    kind = np.asarray(target).dtype.kind
-    if kind in "iu":
-        found = np.asarray(target)
+    found = as_numbers(function, "target", target)
+    numbers = _as_float64(found)
+    if found.dtype.kind in "iu":
         if found.shape != rows_shape:
             way_out = (
                 "Convert probabilities with astype(float)."
@@ -190,7 +246,8 @@ def as_target(
         if bad.any():
             raise ValueError(
                 f"{function}: target must index the {n} keys of a row, from 0 to {n - 1}; it holds {found[bad][0]}. "
-                "Replace indices that mean 'ignore' by any valid one and drop those rows from the result."
+                + ("Rows without keys take an empty target of floating dtype. " if n == 0 else "")
+                + "Replace indices that mean 'ignore' by any valid one and drop those rows from the result."
             )
         classes = found.astype(np.intp)
         probs = np.zeros(shape)
@@ -214,7 +271,7 @@ def as_target(
             "Clip rounding errors with numpy.maximum(target, 0), and normalise."
         )
     total = probs.sum(axis=-1)
-    off = ~(np.abs(total - 1.0) <= 2.0**-16)
+    off = ~(np.abs(total - 1.0) <= 2.0**-16) & (n > 0)  # rows without keys have an empty target
     if off.any():
         found_total = float(total[off][0])
         raise ValueError(
@@ -249,11 +306,6 @@ def as_operands(
                 f"{function}: {name} must have the batch of query, {q.shape[0]}; its shape is {array.shape}. "
                 f"Repeat the smaller operand along axis 0: nothing broadcasts here."
             )
-    if k.shape[2] == 0:
-        raise ValueError(
-            f"{function}: key must hold at least one key along axis 2; its shape is {k.shape}. "
-            f"For queries that see no key pass one key and mask=False, and their output is 0."
-        )
     heads, kv_heads = q.shape[1], k.shape[1]
     if not enable_gqa and heads != kv_heads:
         raise ValueError(
@@ -277,26 +329,26 @@ def as_scale(function: str, scale: Any, head_dim: int) -> float:
     """Return ``scale`` as a float, ``head_dim ** -0.5`` for None; raise unless it is finite and real."""
     if scale is None:
         return float(head_dim**-0.5)
-    if isinstance(scale, np.ndarray) and scale.ndim == 0:
-        scale = scale[()]
-    if isinstance(scale, (bool, np.bool_)) or not isinstance(scale, (int, float, np.integer, np.floating)):
-        raise TypeError(
-            f"{function}: scale must be one real number or None; it is {scale!r} of type "
-            f"{type(scale).__name__}. Pass None for head_dim ** -0.5, or multiply query by an array of "
-            "scales and pass scale=1."
-        )
-    if not math.isfinite(scale):
+    value = as_number(
+        function,
+        "scale",
+        scale,
+        "one real number or None",
+        "Pass None for head_dim ** -0.5, or multiply query by an array of scales and pass scale=1.",
+    )
+    if not math.isfinite(value):
         raise ValueError(
-            f"{function}: scale must be finite; it is {scale!r}. Pass None for head_dim ** -0.5 = {head_dim**-0.5!r}."
+            f"{function}: scale must be finite; it is {shown(scale)}{_beyond(scale, value)}. "
+            f"Pass None for head_dim ** -0.5 = {head_dim**-0.5!r}."
         )
-    return float(scale)
+    return value
 
 
 def as_flag(function: str, name: str, flag: Any) -> bool:
     """Return ``flag`` as a bool; raise TypeError for anything else, so that no stray array is a True."""
     if not isinstance(flag, (bool, np.bool_)):
         raise TypeError(
-            f"{function}: {name} must be True or False; it is of type {type(flag).__name__}. "
+            f"{function}: {name} must be True or False; it is {shown(flag)} of type {type(flag).__name__}. "
             f"Pass {name}=True or {name}=False; an array of visible keys goes into mask=."
         )
     return bool(flag)

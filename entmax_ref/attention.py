@@ -87,7 +87,7 @@ def attention(
     query : array_like of real numbers, shape (batch, heads, n_queries, head_dim)
         Converted to float64 and never modified, like all operands.
     key : array_like of real numbers, shape (batch, kv_heads, n_keys, head_dim)
-        ``kv_heads`` is ``heads`` unless ``enable_gqa`` is set. ``n_keys`` is at least 1.
+        ``kv_heads`` is ``heads`` unless ``enable_gqa`` is set. ``n_keys`` may be 0.
     value : array_like of real numbers, shape (batch, kv_heads, n_keys, value_dim)
         ``value_dim`` may differ from ``head_dim``.
     alpha : float or array_like of real numbers, shape (heads,), default 1.5
@@ -106,7 +106,7 @@ def attention(
         ``mask``, ``bias``, ``is_causal`` and ``window`` all let it be seen.
     bias : array_like of real numbers, optional
         Broadcasts to (batch, heads, n_queries, n_keys) and is added to the scaled products (an additive mask); the
-        key is not visible where it is ``-inf``.
+        key is not visible where it is ``-inf`` or masked.
     window : pair of int or None, optional
         ``(left, right)``: query i sees key j iff ``d - left <= j <= d + right`` with ``d = i + n_keys - n_queries``,
         the diagonal of ``is_causal``. None in place of a length is no limit on that side.

@@ -5,8 +5,8 @@ from typing import Literal, NamedTuple, overload
 import numpy as np
 from numpy.typing import ArrayLike
 
-from entmax_ref.arguments import Floats, as_flag, as_same_shape
-from entmax_ref.attention_problem import Problem, accept
+from entmax_ref.arguments import Floats, as_flag, as_same_shape, as_scores
+from entmax_ref.attention_problem import Problem, accept, has_axes
 from entmax_ref.derivatives import alpha_grad_of
 from entmax_ref.threshold import SolvedRows, solve_rows
 from entmax_ref.transform import probs_of, vjp_of
@@ -159,11 +159,11 @@ def attention_vjp(
     shape = (*problem.rows_shape, problem.v.shape[4])
     rule = "the shape of the output, (batch, heads, n_queries, value_dim)"
     d_o = as_same_shape("attention_vjp", "d_out", d_out, rule, shape)
-    bias_shape = None if bias is None or not wants_d_bias else np.shape(bias)
+    bias_shape = None if bias is None or not wants_d_bias else as_scores("attention_vjp", "bias", bias).shape
     gradients = backward(problem, d_o, wants_d_alpha, bias_shape)
     found: tuple[Floats, ...] = gradients[:3]
     if gradients.d_alpha is not None:
-        found = (*found, gradients.d_alpha if np.ndim(alpha) else np.array(gradients.d_alpha.sum()))
+        found = (*found, gradients.d_alpha if has_axes(alpha) else np.array(gradients.d_alpha.sum()))
     return found if gradients.d_bias is None else (*found, gradients.d_bias)
 
 
@@ -194,7 +194,7 @@ def backward(
             if d_alpha is not None:
                 d_alpha += d_alpha_of(rows, alpha, d_probs).sum(axis=(0, 3))
         if d_bias is not None:
-            part = d_scores.reshape(batch, heads, -1, n_keys)
+            part = d_scores.reshape(batch, heads, queries.stop - queries.start, n_keys)
             along = tuple(axis for axis in range(4) if d_bias.shape[axis] == 1)
             place = slice(None) if 2 in along else queries
             d_bias[:, :, place] += part.sum(axis=along, keepdims=True)

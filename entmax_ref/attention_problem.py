@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from entmax_ref.arguments import Booleans, Floats, as_alpha, as_flag, as_mask, as_operands, as_real, as_scale
+from entmax_ref.arguments import Booleans, Floats, as_alpha, as_flag, as_mask, as_operands, as_real, as_scale, as_scores
+from entmax_ref.reading import read, shown
 
 SCORES_PER_CHUNK = 2**19  # scores held at once, 4 MiB; a solve holds about ten arrays of that size
 
@@ -78,7 +79,7 @@ def accept(
     window: Any = None,
 ) -> Problem:
     """Check every argument that the entry points share and lay the heads out in groups."""
-    heads_alpha = as_alpha(function, alpha) if np.ndim(alpha) == 0 else None
+    heads_alpha = None if has_axes(alpha) else as_alpha(function, alpha)
     q, k, v = as_operands(function, as_flag(function, "enable_gqa", enable_gqa), query, key, value)
     v = k if v is None else v
     batch, heads, n_queries, head_dim = q.shape
@@ -100,6 +101,11 @@ def accept(
     )
 
 
+def has_axes(alpha: Any) -> bool:
+    """Return whether alpha has axes; what cannot be read is refused as the array that it tries to be."""
+    return isinstance(alpha, (list, tuple)) or bool(getattr(alpha, "ndim", 0))
+
+
 def as_head_alphas(function: str, alpha: ArrayLike, heads: int) -> Floats:
     """Return ``alpha`` as (heads,) float64; raise unless it has that shape and every entry is finite and above 1."""
     found = as_real(function, "alpha", alpha)
@@ -117,12 +123,12 @@ def as_bias(function: str, bias: ArrayLike | None, shape: tuple[int, ...]) -> Fl
     """Return ``bias`` as a float64 view of ``shape``, or None; raise unless it is real and broadcasts."""
     if bias is None:
         return None
-    if np.asarray(bias).dtype == np.bool_:
+    if read(function, "bias", bias, "an array of real numbers")[0].dtype == np.bool_:
         raise TypeError(
             f"{function}: bias must hold numbers to add to the scores; its dtype is bool. Pass it as mask=, True where "
             "the key is visible."
         )
-    found = as_real(function, "bias", bias)
+    found = as_scores(function, "bias", bias)  # a masked entry hides its key, as -inf does
     try:
         return np.broadcast_to(found, shape)
     except ValueError as error:
@@ -138,7 +144,7 @@ def as_window(function: str, window: Any, is_causal: bool) -> tuple[int | None, 
         return None, 0 if is_causal else None
     if not isinstance(window, tuple | list) or len(window) != 2:
         raise TypeError(
-            f"{function}: window must be None or a pair (left, right); it is {window!r}. Pass for example "
+            f"{function}: window must be None or a pair (left, right); it is {shown(window)}. Pass for example "
             "window=(128, 0), with None for a side without a limit."
         )
     sides: list[int | None] = []
@@ -147,13 +153,14 @@ def as_window(function: str, window: Any, is_causal: bool) -> tuple[int | None, 
             if isinstance(side, (bool, np.bool_)):
                 raise TypeError("a bool is no length")
             length = None if side is None else operator.index(side)
-        except TypeError as error:
+        except (TypeError, ValueError) as error:
             raise TypeError(
-                f"{function}: window must hold integers or None; it is {window!r}. Pass for example window=(128, 0)."
+                f"{function}: window must hold integers or None; it is {shown(window)}. "
+                "Pass for example window=(128, 0)."
             ) from error
         if length is not None and length < 0:
             raise ValueError(
-                f"{function}: window must not be negative; it is {window!r}. Pass None for a side without a limit."
+                f"{function}: window must not be negative; it is {shown(window)}. Pass None for a side without a limit."
             )
         sides.append(length)
     left, right = sides

@@ -10,7 +10,8 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from entmax_ref.arguments import Booleans, Floats, as_alpha, as_axis, as_mask, as_real
+from entmax_ref.arguments import Booleans, Floats, as_alpha, as_axis, as_mask, as_real, as_scores
+from entmax_ref.reading import shown
 from entmax_ref.threshold import threshold
 
 # The bracket of row_max - tau ends within 2 ** -BITS of its own size, and closer for alpha near 1.
@@ -85,11 +86,13 @@ class Certificate:
 
     def tau_error(self, found: ArrayLike) -> tuple[Floats, Floats]:
         """Return float64 bounds of ``abs(found - tau)``; ``found`` broadcasts to the shape of tau."""
-        return _distance(np.asarray(found, dtype=np.float64), self.tau, self.tau_rest, self.tau_radius)
+        given = _as_found("tau_error", found, self.tau.shape)
+        return _distance(given, self.tau, self.tau_rest, self.tau_radius)
 
     def probs_error(self, found: ArrayLike) -> tuple[Floats, Floats]:
         """Return float64 bounds of ``abs(found - probs)``; ``found`` broadcasts to the shape of the probabilities."""
-        return _distance(np.asarray(found, dtype=np.float64), self.probs, self.probs_rest, self.probs_radius)
+        given = _as_found("probs_error", found, self.probs.shape)
+        return _distance(given, self.probs, self.probs_rest, self.probs_radius)
 
 
 def certify(
@@ -105,7 +108,8 @@ def certify(
     Parameters
     ----------
     scores : array_like of real numbers, shape (..., n)
-        Converted to float64, taken as exact and never modified. ``-inf`` marks a key that is not visible.
+        Converted to float64, taken as exact and never modified. ``-inf`` marks a key that is not visible, and so does
+        the mask of a masked array. Without keys (n = 0) every row is one without a visible key.
     alpha : float, default 1.5
         Order of the transform, above 1, taken as the exact value of the float64.
     tau : array_like of real numbers, optional
@@ -126,7 +130,7 @@ def certify(
     TypeError
         If ``scores`` or ``tau`` is not real and numeric, ``where`` not boolean, ``alpha`` not one number.
     ValueError
-        If ``alpha`` is not finite and above 1, the last axis is empty, ``where`` or ``tau`` does not broadcast, or
+        If ``alpha`` is not finite and above 1, ``scores`` has no axis, ``where`` or ``tau`` does not broadcast, or
         ``method`` is unknown or not for this alpha.
     ImportError
         If ball arithmetic is asked for and python-flint is not installed: it comes with the extra ``certify``.
@@ -174,18 +178,19 @@ def certify(
            [ True,  True,  True]])
     """
     order = as_alpha("certify", alpha)
-    array = as_real("certify", "scores", scores)
+    array = as_scores("certify", "scores", scores)
     as_axis("certify", "scores", -1, array.shape)
     mask = as_mask("certify", "where", where, array.shape)
     chosen = _as_method(method, order)
     shape, n = array.shape[:-1], array.shape[-1]
     candidates = None
     if tau is not None:
+        given = as_real("certify", "tau", tau)
         try:
-            candidates = np.broadcast_to(as_real("certify", "tau", tau), shape).reshape(-1)
+            candidates = np.broadcast_to(given, shape).reshape(-1)
         except ValueError as error:
             raise ValueError(
-                f"certify: tau must broadcast to one value per row, shape {shape}; its shape is {np.shape(tau)}. "
+                f"certify: tau must broadcast to one value per row, shape {shape}; its shape is {given.shape}. "
                 f"Give one threshold per row of scores, whose last axis holds the keys."
             ) from error
 
@@ -193,7 +198,7 @@ def certify(
     if mask is not None:
         visible &= mask
     undefined = np.any(visible & ~(array < np.inf), axis=-1).reshape(-1)
-    rows = np.where(visible, array, -np.inf).reshape(-1, n)
+    rows = np.where(visible, array, -np.inf).reshape(math.prod(shape), n)
     live = ~undefined & np.any(visible, axis=-1).reshape(-1)
     found = _Found.empty(rows, undefined, candidates)
     solver = _Balls(order) if chosen == "ball" else _Rationals()
@@ -203,22 +208,33 @@ def certify(
     return found.certificate(order, shape, n)
 
 
+def _as_found(method: str, found: ArrayLike, shape: tuple[int, ...]) -> Floats:
+    """Return somebody's numbers as float64; raise unless they broadcast to ``shape``."""
+    given = as_real(f"Certificate.{method}", "found", found)
+    try:
+        return np.broadcast_to(given, shape)
+    except ValueError as error:
+        raise ValueError(
+            f"Certificate.{method}: found must broadcast to shape {shape}; its shape is {given.shape}. "
+            "Give one number for each that was certified."
+        ) from error
+
+
 def _as_method(method: Any, alpha: float) -> Method:
     """Return the method to use; raise unless it is known and takes this alpha."""
     if method is None:
         return "rational" if alpha == 2.0 else "ball"
-    if method not in ("ball", "rational"):
+    if not (isinstance(method, str) and method in ("ball", "rational")):
         raise ValueError(
-            f"certify: method must be 'ball', 'rational' or None; it is {method!r}. Leave it out to get rationals for "
-            f"alpha 2 and balls for any other."
+            f"certify: method must be 'ball', 'rational' or None; it is {shown(method)}. Leave it out to get rationals "
+            f"for alpha 2 and balls for any other."
         )
     if method == "rational" and alpha != 2.0:
         raise ValueError(
             f"certify: method 'rational' is for alpha 2 only, where tau is a rational number; alpha is {alpha!r}. "
             f"Use 'ball', or leave it out."
         )
-    chosen: Method = method
-    return chosen
+    return "ball" if method == "ball" else "rational"
 
 
 def _starts(rows: Floats, alpha: float) -> list[float]:

@@ -36,7 +36,7 @@ def entmax_vjp(
     alpha : float or array_like, default 1.5
         As given to `entmax`.
     axis : int, default -1
-        The axis of the keys, of length n >= 1.
+        The axis of the keys. Without keys (n = 0) every row is one without a visible key.
     where : array_like of bool, optional
         Broadcasts to the shape of ``scores``; False marks a key that is not visible, whatever its score.
 
@@ -85,7 +85,7 @@ def entmax_vjp(
     array([ 0.5, -0.5,  0. ])
     """
     order, array, place, mask = accept("entmax_vjp", scores, alpha, axis, where)
-    moved = _beside("entmax_vjp", "d_probs", d_probs, scores, place)
+    moved = _beside("entmax_vjp", "d_probs", d_probs, array, place)
     return np.moveaxis(vjp_of(solve_rows(array, order, mask), order, moved), -1, place)
 
 
@@ -108,7 +108,7 @@ def entmax_jvp(
     alpha : float or array_like, default 1.5
         As given to `entmax`.
     axis : int, default -1
-        The axis of the keys, of length n >= 1.
+        The axis of the keys. Without keys (n = 0) every row is one without a visible key.
     where : array_like of bool, optional
         Broadcasts to the shape of ``scores``; False marks a key that is not visible, whatever its score.
 
@@ -139,7 +139,7 @@ def entmax_jvp(
     array([ 0.5, -0.5,  0. ])
     """
     order, array, place, mask = accept("entmax_jvp", scores, alpha, axis, where)
-    moved = _beside("entmax_jvp", "d_scores", d_scores, scores, place)
+    moved = _beside("entmax_jvp", "d_scores", d_scores, array, place)
     return np.moveaxis(vjp_of(solve_rows(array, order, mask), order, moved), -1, place)
 
 
@@ -155,7 +155,7 @@ def entmax_jacobian(
     alpha : float or array_like, default 1.5
         As given to `entmax`.
     axis : int, default -1
-        The axis of the keys, of length n >= 1.
+        The axis of the keys. Without keys (n = 0) every row is one without a visible key.
     where : array_like of bool, optional
         Broadcasts to the shape of ``scores``; False marks a key that is not visible, whatever its score.
 
@@ -232,7 +232,7 @@ def entmax_second(
     alpha : float or array_like, default 1.5
         As given to `entmax`.
     axis : int, default -1
-        The axis of the keys, of length n >= 1.
+        The axis of the keys. Without keys (n = 0) every row is one without a visible key.
     where : array_like of bool, optional
         Broadcasts to the shape of ``scores``; False marks a key that is not visible, whatever its score.
 
@@ -281,8 +281,8 @@ def entmax_second(
     array([ 0.0741, -0.037 , -0.037 ])
     """
     order, array, place, mask = accept("entmax_second", scores, alpha, axis, where)
-    outer = _beside("entmax_second", "d_probs", d_probs, scores, place)
-    inner = _beside("entmax_second", "d_scores", d_scores, scores, place)
+    outer = _beside("entmax_second", "d_probs", d_probs, array, place)
+    inner = _beside("entmax_second", "d_scores", d_scores, array, place)
     rows = solve_rows(array, order, mask)
     sensitivity = sensitivity_of(rows, order)
     weight = 2.0 - (order[..., None] if isinstance(order, np.ndarray) else order)
@@ -304,7 +304,7 @@ def entmax_alpha_grad(
     alpha : float or array_like, default 1.5
         As given to `entmax`.
     axis : int, default -1
-        The axis of the keys, of length n >= 1.
+        The axis of the keys. Without keys (n = 0) every row is one without a visible key.
     where : array_like of bool, optional
         Broadcasts to the shape of ``scores``; False marks a key that is not visible, whatever its score.
 
@@ -380,6 +380,7 @@ def _alpha_weight(rows: SolvedRows, step: Floats | np.float64) -> Floats:
     return np.where(rows.gap > 0.0, -depth * depth * np.where(far, closed, series), 0.0)
 
 
-def _beside(function: str, name: str, array: ArrayLike, scores: ArrayLike, place: int) -> Floats:
-    """Return an array of the shape of ``scores`` with the keys on the last axis."""
-    return np.moveaxis(as_same_shape(function, name, array, "the shape of scores", np.shape(scores)), place, -1)
+def _beside(function: str, name: str, array: ArrayLike, moved: Floats, place: int) -> Floats:
+    """Return an array of the shape of the scores with the keys on the last axis, where ``moved`` has them."""
+    shape = np.moveaxis(moved, -1, place).shape
+    return np.moveaxis(as_same_shape(function, name, array, "the shape of scores", shape), place, -1)

@@ -24,7 +24,8 @@ def entmax_loss(scores: ArrayLike, target: ArrayLike, alpha: ArrayLike = 1.5, *,
     Parameters
     ----------
     scores : array_like of real numbers, shape (..., n, ...)
-        Converted to float64 and never modified. ``-inf`` marks a key that is not visible.
+        Converted to float64 and never modified. ``-inf`` marks a key that is not visible, and so does the mask of a
+        masked array.
     target : array_like
         Either integers, the shape of ``scores`` without ``axis``: the index of the one right key of each row. Or
         floating, the shape of ``scores``: nonnegative, and summing to 1 over each row within 2**-16 (so that a
@@ -33,7 +34,7 @@ def entmax_loss(scores: ArrayLike, target: ArrayLike, alpha: ArrayLike = 1.5, *,
         As given to `entmax`: 1 gives the cross entropy of softmax less the entropy of the target, 2 the sparsemax
         loss.
     axis : int, default -1
-        The axis of the keys, of length n >= 1.
+        The axis of the keys. Without keys (n = 0) every row is one without a visible key.
 
     Returns
     -------
@@ -47,7 +48,7 @@ def entmax_loss(scores: ArrayLike, target: ArrayLike, alpha: ArrayLike = 1.5, *,
     TypeError
         If ``scores`` or ``target`` is not real and numeric, or ``alpha`` or ``axis`` not of its kind.
     ValueError
-        If ``alpha`` is below 1 or does not broadcast to the rows, ``axis`` is empty or absent, or ``target`` has
+        If ``alpha`` is below 1 or does not broadcast to the rows, ``axis`` is absent, or ``target`` has
         another shape, an index out of range, or is no distribution.
 
     See Also
@@ -213,7 +214,7 @@ def _loss_of(rows: SolvedRows, problem: _Problem) -> Floats:
     """Return the loss of solved rows, (...)."""
     order = problem.alpha[..., None] if isinstance(problem.alpha, np.ndarray) else np.float64(problem.alpha)
     step, y = order - 1.0, problem.target
-    top = np.max(problem.scores, axis=-1, keepdims=True)
+    top = np.max(problem.scores, axis=-1, keepdims=True, initial=-np.inf)
     with np.errstate(invalid="ignore", over="ignore"):
         depth = rows.theta[..., None] + (top - problem.scores)
     # Where y is 0 the depth does not matter, and may be infinite; where y is not, log_of(y) is small beside it.

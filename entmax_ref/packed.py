@@ -7,10 +7,11 @@ from typing import Any, Literal, overload
 import numpy as np
 from numpy.typing import ArrayLike
 
-from entmax_ref.arguments import Floats, as_flag, as_real, as_same_shape
+from entmax_ref.arguments import Floats, as_flag, as_real, as_same_shape, refuse_masked
 from entmax_ref.attention import AttentionAux, forward
 from entmax_ref.attention_gradient import backward
-from entmax_ref.attention_problem import Problem, accept
+from entmax_ref.attention_problem import Problem, accept, has_axes
+from entmax_ref.reading import read, shown
 
 
 @overload
@@ -111,7 +112,7 @@ def attention_varlen(
     out = np.zeros((total, heads, problem.v.shape[4]))
     tau = np.full((heads, total), np.inf)
     support_size = np.zeros((heads, total), dtype=np.int64)
-    for queries, keys in _sequences("attention_varlen", cu_seqlens_q, cu_seqlens_k, total, _length(key)):
+    for queries, keys in _sequences("attention_varlen", cu_seqlens_q, cu_seqlens_k, total, problem.k.shape[3]):
         part, aux = forward(_sequence(problem, queries, keys))
         out[queries] = part[0].swapaxes(0, 1)
         tau[:, queries], support_size[:, queries] = aux.tau[0], aux.support_size[0]
@@ -214,21 +215,17 @@ def attention_varlen_vjp(
     shape = (total, heads, problem.v.shape[4])
     rule = "the shape of the output, (total_queries, heads, value_dim)"
     d_o = as_same_shape("attention_varlen_vjp", "d_out", d_out, rule, shape)
-    d_query, d_key, d_value = (np.zeros(np.shape(operand)) for operand in (query, key, value))
+    d_query = np.zeros((total, heads, problem.q.shape[4]))
+    d_key, d_value = (np.zeros((part.shape[3], part.shape[1], part.shape[4])) for part in (problem.k, problem.v))
     d_alpha = np.zeros(heads)
-    for queries, keys in _sequences("attention_varlen_vjp", cu_seqlens_q, cu_seqlens_k, total, _length(key)):
+    for queries, keys in _sequences("attention_varlen_vjp", cu_seqlens_q, cu_seqlens_k, total, problem.k.shape[3]):
         found = backward(_sequence(problem, queries, keys), d_o[queries].swapaxes(0, 1)[None], wants_d_alpha)
         d_query[queries] = found.d_query[0].swapaxes(0, 1)
         d_key[keys], d_value[keys] = found.d_key[0].swapaxes(0, 1), found.d_value[0].swapaxes(0, 1)
         d_alpha += 0.0 if found.d_alpha is None else found.d_alpha
     if not wants_d_alpha:
         return d_query, d_key, d_value
-    return d_query, d_key, d_value, d_alpha if np.ndim(alpha) else np.array(d_alpha.sum())
-
-
-def _length(operand: ArrayLike) -> int:
-    """Return how many entries of all sequences an operand that was accepted holds."""
-    return int(np.shape(operand)[0])
+    return d_query, d_key, d_value, d_alpha if has_axes(alpha) else np.array(d_alpha.sum())
 
 
 def _accept(function: str, query: ArrayLike, key: ArrayLike, value: ArrayLike, **options: Any) -> Problem:
@@ -243,8 +240,6 @@ def _accept(function: str, query: ArrayLike, key: ArrayLike, value: ArrayLike, *
             )
         operands.append(found.swapaxes(0, 1)[None])
     q, k, v = operands
-    if k.shape[2] == 0 and v.shape[2] == 0:  # no sequence has a key; nothing will be read from these
-        k, v = (np.zeros((1, array.shape[1], 1, array.shape[3])) for array in (k, v))
     return accept(function, q, k, v, **options)
 
 
@@ -262,15 +257,16 @@ def _sequences(
         ("cu_seqlens_q", cu_seqlens_q, total_queries),
         ("cu_seqlens_k", cu_seqlens_k, total_keys),
     ):
-        found = np.asarray(array)
+        found, hidden = read(function, name, array, "one row of integers")
         if found.dtype.kind not in "iu":
             raise TypeError(
                 f"{function}: {name} must hold integers; its dtype is {found.dtype}. Convert with astype(int)."
             )
+        refuse_masked(function, name, hidden)
         rises = found.ndim == 1 and found.size > 0 and found[0] == 0 and bool(np.all(found[1:] >= found[:-1]))
         if not rises or found[-1] != total:
             raise ValueError(
-                f"{function}: {name} must be one row of offsets that rise from 0 to {total}; it is {found!r}. "
+                f"{function}: {name} must be one row of offsets that rise from 0 to {total}; it is {shown(found)}. "
                 f"Pass the cumulative lengths with a leading 0."
             )
         offsets.append(found.astype(np.int64))

@@ -33,7 +33,6 @@ active_set 4
 mixture 1
 """
 
-import math
 import operator
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -43,8 +42,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from entmax_ref import stages
-from entmax_ref.arguments import Floats, as_alpha, as_axis, as_real
+from entmax_ref.arguments import Floats, as_alpha, as_axis, as_scores
+from entmax_ref.reading import shown
 from entmax_ref.stages import Bracket
+
+MOST_PASSES = 10_000
 
 
 class Sums(NamedTuple):
@@ -134,7 +136,7 @@ def solve(name: str, z: ArrayLike, alpha: float = 1.5, *, passes: int = 20) -> T
     name : str
         A key of `SOLVERS`.
     z : array_like of real numbers, shape (..., n)
-        ``(alpha - 1) * scores``, keys on the last axis; ``-inf`` where one is not visible. Never modified.
+        ``(alpha - 1) * scores``, keys on the last axis; ``-inf`` or masked where one is not visible. Never modified.
     alpha : float, default 1.5
         Order, in (1, 2]: above 2 mass is not convex, and a residual proves nothing.
     passes : int, default 20
@@ -150,7 +152,7 @@ def solve(name: str, z: ArrayLike, alpha: float = 1.5, *, passes: int = 20) -> T
     TypeError
         If ``z`` is not real and numeric, or ``alpha`` or ``passes`` not a number of its kind.
     ValueError
-        If there is no such solver, ``z`` has no key, or ``alpha`` or ``passes`` is out of range.
+        If there is no such solver, ``z`` has no axis, or ``alpha`` or ``passes`` is out of range.
 
     Notes
     -----
@@ -168,18 +170,23 @@ def solve(name: str, z: ArrayLike, alpha: float = 1.5, *, passes: int = 20) -> T
     >>> trace.residual
     array([0.5, 0. , 0. ])
     """
-    if name not in SOLVERS:
-        raise ValueError(f"solve: there is no solver {name!r}. Use one of {', '.join(SOLVERS)}.")
+    if not isinstance(name, str) or name not in SOLVERS:
+        raise ValueError(f"solve: there is no solver {shown(name)}. Use one of {', '.join(SOLVERS)}.")
     order = as_alpha("solve", alpha)
     if order > 2.0:
-        raise ValueError(f"solve: alpha must be in (1, 2]; it is {alpha!r}. Use entmax_ref.threshold, which takes any.")
+        raise ValueError(
+            f"solve: alpha must be in (1, 2]; it is {shown(alpha)}. Use entmax_ref.threshold, which takes any."
+        )
     count = _as_passes(passes)
-    rows = as_real("solve", "z", z)
+    rows = as_scores("solve", "z", z)
     as_axis("solve", "z", -1, rows.shape)
+    if rows.shape[-1] == 0:
+        rows = np.full((*rows.shape[:-1], 1), -np.inf)  # a row without keys is one whose key is not visible
     highest, _ = stages.row_max(rows, rows.shape[-1])
     ordinary = np.isfinite(highest)
     top = np.where(ordinary, highest, 0.0)
-    shifted = np.where(ordinary[..., None], rows - top[..., None], 0.0)  # other rows are solved as equal scores
+    with np.errstate(over="ignore", invalid="ignore"):
+        shifted = np.where(ordinary[..., None], rows - top[..., None], 0.0)  # other rows are solved as equal scores
 
     solver = SOLVERS[name]
     at = solver.start(shifted, order)
@@ -352,11 +359,19 @@ def _from_the_left(at: Bracket, sums: Sums, step: Floats) -> Bracket:
 def _as_passes(passes: Any) -> int:
     """Return ``passes`` as an int; raise unless it is a count."""
     try:
+        if isinstance(passes, (bool, np.bool_)):
+            raise TypeError("a bool is no count")
         count = operator.index(passes)
-    except TypeError as error:
-        raise TypeError(f"solve: passes must be an integer; it is {passes!r}. Pass for example passes=20.") from error
-    if not 0 <= count < math.inf:
-        raise ValueError(f"solve: passes must not be negative; it is {passes!r}. Pass 0 for the start alone.")
+    except (TypeError, ValueError) as error:
+        raise TypeError(
+            f"solve: passes must be an integer; it is {shown(passes)}. Pass for example passes=20."
+        ) from error
+    if count < 0:
+        raise ValueError(f"solve: passes must not be negative; it is {shown(passes)}. Pass 0 for the start alone.")
+    if count > MOST_PASSES:
+        raise ValueError(
+            f"solve: passes must be at most {MOST_PASSES}; it is {shown(passes)}. Bisection has all bits after 1100."
+        )
     return count
 
 

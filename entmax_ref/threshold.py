@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from entmax_ref.arguments import Booleans, Floats, as_axis, as_mask, as_orders, as_real
+from entmax_ref.arguments import Booleans, Floats, as_axis, as_mask, as_orders, as_scores
 from entmax_ref.rows import Chunk, chunks
 
 
@@ -27,13 +27,14 @@ def threshold(scores: ArrayLike, alpha: ArrayLike = 1.5, *, axis: int = -1, wher
     Parameters
     ----------
     scores : array_like of real numbers, shape (..., n, ...)
-        Converted to float64 and never modified. ``-inf`` marks a key that is not visible.
+        Converted to float64 and never modified. ``-inf`` marks a key that is not visible, and so does the mask of a
+        masked array.
     alpha : float or array_like, default 1.5
         Order of the transform, above 1: 1.5 is entmax, 2 is sparsemax. An array has the shape of ``scores`` without
         ``axis``, or broadcasts to it: one order per row, for example ``alpha[:, None]`` for one per head of scores of
         shape (batch, heads, n_queries, n_keys).
     axis : int, default -1
-        The axis of the keys, of length n >= 1.
+        The axis of the keys. Without keys (n = 0) every row is one without a visible key.
     where : array_like of bool, optional
         Broadcasts to the shape of ``scores``; False marks a key that is not visible, whatever its score.
 
@@ -48,7 +49,7 @@ def threshold(scores: ArrayLike, alpha: ArrayLike = 1.5, *, axis: int = -1, wher
     TypeError
         If ``scores`` or ``alpha`` is not real and numeric, ``where`` not boolean, or ``axis`` not one integer.
     ValueError
-        If ``alpha`` is not finite and above 1 or does not broadcast to the rows, ``axis`` is empty or absent, or
+        If ``alpha`` is not finite and above 1 or does not broadcast to the rows, ``axis`` is absent, or
         ``where`` does not broadcast. At alpha 1 there is no threshold: ``tau / (alpha - 1)`` tends to -inf, and
         ``(1 + tau) / (alpha - 1)`` to ``log(sum(exp(scores)))``.
 
@@ -101,12 +102,12 @@ def threshold(scores: ArrayLike, alpha: ArrayLike = 1.5, *, axis: int = -1, wher
     >>> threshold([1.0, 2.0], where=[False, False])
     array(inf)
     """
-    array = as_real("threshold", "scores", scores)
+    array = as_scores("threshold", "scores", scores)
     place = as_axis("threshold", "scores", axis, array.shape)
     moved = np.moveaxis(array, place, -1)
     orders = as_orders("threshold", alpha, moved.shape[:-1], softmax=False)
     mask = as_mask("threshold", "where", where, array.shape)
-    tau = np.empty(moved.shape[:-1])
+    tau = np.full(moved.shape[:-1], np.inf)
     for chunk in chunks_of(moved, orders, None if mask is None else np.moveaxis(mask, place, -1)):
         tau.reshape(-1)[chunk.rows] = chunk.tau
     return tau
@@ -116,8 +117,11 @@ def chunks_of(scores: Floats, alpha: float | Floats, mask: Booleans | None) -> I
     """Solve the rows of ``scores``, (..., n), a range of them at a time, counted in C order.
 
     ``mask`` has the shape of ``scores``; ``alpha`` is a float or an array that broadcasts to the shape of the rows.
+    Rows without keys have nothing to solve, and none is yielded.
     """
     n = scores.shape[-1]
+    if n == 0:
+        return iter(())
     if isinstance(alpha, np.ndarray):
         alpha = np.broadcast_to(alpha, scores.shape[:-1]).reshape(-1)
     flat = np.ascontiguousarray(scores).reshape(-1, n)
@@ -125,7 +129,7 @@ def chunks_of(scores: Floats, alpha: float | Floats, mask: Booleans | None) -> I
 
 
 def solve_rows(scores: Floats, alpha: float | Floats, mask: Booleans | None) -> SolvedRows:
-    """Solve every row of ``scores``, (..., n) with n >= 1; ``mask`` has the same shape, True where visible.
+    """Solve every row of ``scores``, (..., n); ``mask`` has the same shape, True where visible.
 
     ``alpha`` is a float from 1, or an array that broadcasts to the shape of the rows, (...). A score that is not
     visible is dropped before any arithmetic, so its NaN or inf reaches nothing.
@@ -135,8 +139,8 @@ def solve_rows(scores: Floats, alpha: float | Floats, mask: Booleans | None) -> 
     if mask is not None:
         visible &= mask
     gap, probs = np.zeros(scores.shape), np.zeros(scores.shape)
-    tau, theta = np.empty(rows_shape), np.empty(rows_shape)
-    undefined = np.empty(rows_shape, dtype=np.bool_)
+    tau, theta = np.full(rows_shape, np.inf), np.zeros(rows_shape)
+    undefined = np.zeros(rows_shape, dtype=np.bool_)
     for chunk in chunks_of(scores, alpha, mask):
         chunk.fill(gap.reshape(-1, n), chunk.gap())
         chunk.fill(probs.reshape(-1, n), chunk.probs())

@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import ArrayLike
 
-from entmax_ref.arguments import Booleans, Floats, as_axis, as_mask, as_orders, as_real
+from entmax_ref.arguments import Booleans, Floats, as_axis, as_mask, as_orders, as_scores
 from entmax_ref.threshold import SolvedRows, chunks_of
 
 
@@ -13,13 +13,14 @@ def entmax(scores: ArrayLike, alpha: ArrayLike = 1.5, *, axis: int = -1, where: 
     Parameters
     ----------
     scores : array_like of real numbers, shape (..., n, ...)
-        Converted to float64 and never modified. ``-inf`` marks a key that is not visible.
+        Converted to float64 and never modified. ``-inf`` marks a key that is not visible, and so does the mask of a
+        masked array.
     alpha : float or array_like, default 1.5
         Order of the transform, at least 1: 1 is softmax, 1.5 is entmax, 2 is sparsemax. An array has the shape of
         ``scores`` without ``axis``, or broadcasts to it: one order per row, for example ``alpha[:, None]`` for one per
         head of scores of shape (batch, heads, n_queries, n_keys).
     axis : int, default -1
-        The axis of the keys, of length n >= 1.
+        The axis of the keys. Without keys (n = 0) every row is one without a visible key.
     where : array_like of bool, optional
         Broadcasts to the shape of ``scores``; False marks a key that is not visible, whatever its score.
 
@@ -35,7 +36,7 @@ def entmax(scores: ArrayLike, alpha: ArrayLike = 1.5, *, axis: int = -1, where: 
     TypeError
         If ``scores`` or ``alpha`` is not real and numeric, ``where`` not boolean, or ``axis`` not one integer.
     ValueError
-        If ``alpha`` is not finite and at least 1 or does not broadcast to the rows, ``axis`` is empty or absent, or
+        If ``alpha`` is not finite and at least 1 or does not broadcast to the rows, ``axis`` is absent, or
         ``where`` does not broadcast.
 
     See Also
@@ -188,11 +189,12 @@ def support(scores: ArrayLike, alpha: ArrayLike = 1.5, *, axis: int = -1, where:
     Parameters
     ----------
     scores : array_like of real numbers, shape (..., n, ...)
-        Converted to float64 and never modified. ``-inf`` marks a key that is not visible.
+        Converted to float64 and never modified. ``-inf`` marks a key that is not visible, and so does the mask of a
+        masked array.
     alpha : float or array_like, default 1.5
         As given to `entmax`. At alpha 1 every visible key is supported.
     axis : int, default -1
-        The axis of the keys, of length n >= 1.
+        The axis of the keys. Without keys (n = 0) every row is one without a visible key.
     where : array_like of bool, optional
         Broadcasts to the shape of ``scores``; False marks a key that is not visible, whatever its score.
 
@@ -263,6 +265,8 @@ def centred_of(rows: SolvedRows, sensitivity: Floats, values: Floats) -> Floats:
     The key with the largest sensitivity is the origin, which keeps the digits where it dwarfs the others.
     """
     supported = rows.gap > 0.0
+    if supported.shape[-1] == 0:
+        return np.zeros(supported.shape)
     place = np.argmax(sensitivity, axis=-1, keepdims=True)
     with np.errstate(invalid="ignore"):  # inf - inf: an infinite gradient on the support gives NaN, as it should
         centred = np.where(supported, values - np.take_along_axis(values, place, axis=-1), 0.0)
@@ -283,7 +287,7 @@ def accept(
     function: str, scores: ArrayLike, alpha: ArrayLike, axis: int, where: ArrayLike | None
 ) -> tuple[float | Floats, Floats, int, Booleans | None]:
     """Check the arguments that the maps share; return them with the keys on the last axis."""
-    array = as_real(function, "scores", scores)
+    array = as_scores(function, "scores", scores)
     place = as_axis(function, "scores", axis, array.shape)
     moved = np.moveaxis(array, place, -1)
     order = as_orders(function, alpha, moved.shape[:-1], softmax=True)
@@ -301,6 +305,8 @@ def _filled(scores: Floats, alpha: float | Floats, mask: Booleans | None) -> Flo
     """Return the probabilities of rows of shape (..., n)."""
     n = scores.shape[-1]
     probs = np.zeros(scores.shape)
+    if n == 0:
+        return probs
     flat = probs.reshape(-1, n)
     for chunk in chunks_of(scores, alpha, mask):
         chunk.fill(flat, chunk.probs())

@@ -1,11 +1,12 @@
 """What may a rounding, a sum or a product of matrices in the kernels lose?  The model that the bounds rest on."""
 
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from entmax_ref.arguments import Floats
+from entmax_ref.arguments import Floats, as_real
+from entmax_ref.reading import shown
 
 U = 2.0**-24  # unit roundoff of float32
 TINY = 2.0**-126  # what an operation of float32 may lose to underflow, flushed or gradual
@@ -30,6 +31,14 @@ FORMATS = {
 }
 
 
+def check_operand(function: str, dtype: Any) -> None:
+    """Raise ValueError unless ``dtype`` names one of `FORMATS`."""
+    if not (isinstance(dtype, str) and dtype in FORMATS):
+        raise ValueError(
+            f"{function}: dtype must be one of {', '.join(FORMATS)}; it is {shown(dtype)}. Use one of these."
+        )
+
+
 def gamma(roundings: ArrayLike, unit: float = U) -> Floats:
     """Return ``k * unit / (1 - k * unit)``: what k roundings may do to a product, or to a sum of terms of one sign.
 
@@ -49,7 +58,7 @@ def gamma(roundings: ArrayLike, unit: float = U) -> Floats:
     >>> bool(gamma(64) < 64.01 * 2.0**-24)
     True
     """
-    spent = np.asarray(roundings, dtype=np.float64) * unit
+    spent = as_real("gamma", "roundings", roundings) * unit
     return np.asarray(np.where(spent < 1.0, spent / np.where(spent < 1.0, 1.0 - spent, 1.0), np.inf))
 
 
@@ -75,7 +84,8 @@ def product_gamma(terms: ArrayLike, dtype: Operand) -> Floats:
     changes nothing; so a group with k of them errs by at most (k + 2) * 2**-23 of the sum of the moduli so far, and
     k + 2 <= 3 k: ``gamma(3 * terms, 2**-23)``. This covers the former.
     """
-    count = np.asarray(terms, dtype=np.float64)
+    count = as_real("product_gamma", "terms", terms)
+    check_operand("product_gamma", dtype)
     return gamma(count + 1.0) if dtype == "float32" else gamma(3.0 * count, TRUNCATED)
 
 

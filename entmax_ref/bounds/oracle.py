@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from entmax_ref import transform
-from entmax_ref.arguments import Booleans, Floats, as_axis, as_mask, as_orders, as_real
+from entmax_ref.arguments import Booleans, Floats, as_axis, as_mask, as_orders, as_scores
 
 U = 2.0**-53  # unit roundoff of float64
 
@@ -53,7 +53,7 @@ def threshold(
     """
     array, orders, visible, undefined = _accept("threshold", scores, alpha, axis, where)
     seen = np.any(visible, axis=-1)
-    top = np.where(seen, np.max(np.where(visible, array, -np.inf), axis=-1), 0.0)
+    top = np.where(seen, np.max(np.where(visible, array, -np.inf), axis=-1, initial=-np.inf), 0.0)
     with np.errstate(over="ignore", invalid="ignore"):
         bound = U * (2.0 * np.abs((orders - 1.0) * top) + _of_order_one(orders, array.shape[-1]))
     return np.where(undefined, np.nan, np.where(seen, bound, 0.0))
@@ -101,6 +101,8 @@ def entmax(scores: ArrayLike, alpha: float | Floats = 1.5, *, axis: int = -1, wh
     True
     """
     array, orders, visible, undefined = _accept("entmax", scores, alpha, axis, where)
+    if array.shape[-1] == 0:
+        return np.moveaxis(np.zeros(array.shape), -1, axis)
     n, step = array.shape[-1], orders[..., None] - 1.0
     shown = np.where(visible & ~undefined[..., None], array, -np.inf)
     order: Any = orders if orders.size else 1.5
@@ -131,7 +133,7 @@ def _accept(
     function: str, scores: ArrayLike, alpha: float | Floats, axis: int, where: ArrayLike | None
 ) -> tuple[Floats, Floats, Booleans, Booleans]:
     """Check the arguments as the oracle does; return scores with the keys last, alpha by row, and which keys count."""
-    array = as_real(function, "scores", scores)
+    array = as_scores(function, "scores", scores)
     place = as_axis(function, "scores", axis, array.shape)
     mask = as_mask(function, "where", where, array.shape)
     visible = array != -np.inf
@@ -145,12 +147,12 @@ def _accept(
 
 def _depth(n: int) -> float:
     """Return the depth of NumPy's pairwise summation of n terms, at most."""
-    return float(min(n - 1, 19 + np.log2(n)))
+    return float(min(n - 1, 19 + np.log2(n))) if n > 0 else 0.0
 
 
 def _of_order_one(orders: Floats, n: int) -> Floats:
     """Return the part of the bound of tau that does not grow with the scores, in units of U."""
-    return np.asarray(6.0 + 2.0 * np.maximum(1.0, orders - 1.0) * (2.0 + np.log(n) + _depth(n)))
+    return np.asarray(6.0 + 2.0 * np.maximum(1.0, orders - 1.0) * (2.0 + np.log(max(n, 1)) + _depth(n)))
 
 
 def _margin_outside(shown: Floats, gap: Floats, inside: Booleans, step: Floats) -> Floats:

@@ -1,14 +1,26 @@
 """How wrong may each kernel stage be in float32?"""
 
 import dataclasses
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from entmax_ref.arguments import Booleans, Floats
-from entmax_ref.bounds.model import FORMATS, SLACK, TINY, Format, Operand, U, gamma, product_gamma, sum_gamma
+from entmax_ref.arguments import Booleans, Floats, as_alpha, as_mask, as_real, as_same_shape, as_scale
+from entmax_ref.bounds.model import (
+    FORMATS,
+    SLACK,
+    TINY,
+    Format,
+    Operand,
+    U,
+    check_operand,
+    gamma,
+    product_gamma,
+    sum_gamma,
+)
 from entmax_ref.bounds.oracle import threshold
+from entmax_ref.reading import shown
 from entmax_ref.threshold import threshold as solve
 
 # alpha -> power, and the roundings of gap ** power with that of the gap included.
@@ -96,16 +108,14 @@ def exact_rows(
     "Exact" is float64 here: the products err by 2**-29 of what float32 may, and the threshold by the bound of the
     oracle. Both are added to the errors.
     """
-    if alpha not in POWERS:
-        raise ValueError(
-            f"exact_rows: alpha must be 1.5 or 2, the orders that the kernels know; it is {alpha!r}. Use one."
-        )
-    if dtype not in FORMATS:
-        raise ValueError(f"exact_rows: dtype must be one of {', '.join(FORMATS)}; it is {dtype!r}. Use one of these.")
-    q, k = np.asarray(query, dtype=np.float64), np.asarray(key, dtype=np.float64)
+    alpha = _as_order("exact_rows", alpha)
+    check_operand("exact_rows", dtype)
+    q, k = _as_matrices("exact_rows", query, key)
+    scale = as_scale("exact_rows", scale, q.shape[-1])
     z_scale = scale * (alpha - 1.0)
     products = q @ np.swapaxes(k, -1, -2)
-    seen = np.broadcast_to(np.asarray(visible, dtype=np.bool_), products.shape)
+    seen = as_mask("exact_rows", "visible", visible, products.shape)
+    seen = np.ones(products.shape, np.bool_) if seen is None else seen
     z = np.where(seen, z_scale * products, -np.inf)
     z_error = np.where(seen, scores(q, k, z_scale, dtype=dtype) * (1.0 + 2.0**-28), 0.0)
     unscaled = z / (alpha - 1.0)
@@ -139,7 +149,7 @@ def scores(query: ArrayLike, key: ArrayLike, z_scale: float, *, dtype: Operand) 
     >>> scores([[1.0, 2.0]], [[0.5, 0.25]], 0.5, dtype="float32") <= 5.01 * 2.0**-24 * 0.5
     array([[ True]])
     """
-    q, k = _modulus(query), _modulus(key)
+    q, k = (np.abs(part) for part in _as_matrices("scores", query, key))
     head_dim = q.shape[-1]
     size = abs(z_scale) * (q @ np.swapaxes(k, -1, -2))
     relative = (1.0 + product_gamma(head_dim, dtype)) * (1.0 + U) ** 2 - 1.0
@@ -192,8 +202,7 @@ def tau(
 
     Lemmas: threshold_subset, candidate_superset, residual_bound, step_keeps_bracket, compensated_sum, mask_bound_float
     """
-    if alpha not in POWERS:
-        raise ValueError(f"tau: alpha must be 1.5 or 2, the orders that the kernels know; it is {alpha!r}. Use one.")
+    alpha = _as_order("tau", alpha)
     seen = z > -np.inf
     exists = seen.any(axis=-1)
     top = np.argmax(z, axis=-1)[..., None]
@@ -206,7 +215,7 @@ def tau(
         slope = 1.01 * np.count_nonzero(matters, axis=-1) ** (1.0 / power)
         refined = 1.01 * (tolerance + power * slope * 2.0**-23) + 11.0 * e + 2.0**-20
     else:
-        left = np.asarray(residual, dtype=np.float64)
+        left = as_real("tau", "residual", residual)
         refined = np.broadcast_to(left + e / (1.0 - e) * (1.0 + left), exists.shape)
     return np.where(exists, (moved + U + refined) * SLACK, 0.0)
 
@@ -261,7 +270,7 @@ def output(at: Rows, value: ArrayLike) -> Floats:
 
     Lemmas: first_order_correction, block_mask_superset, compensated_sum
     """
-    v = _modulus(value)
+    v = np.abs(_as_matrix("output", "value", value, at.z.shape[-1]))
     probs, rounded = _probs(at)
     within = probs.exact + rounded
     count = _terms(within)
@@ -295,7 +304,7 @@ def centre(at: Rows, value: ArrayLike) -> Floats:
 
     Lemma: delta_is_centre
     """
-    v = np.asarray(value, dtype=np.float64)
+    v = _as_matrix("centre", "value", value, at.z.shape[-1])
     weights = _sensitivity(at)
     off = weights.error
     if at.alpha != 2.0:  # the weights of alpha 2 are 0 and 1, which every dtype holds
@@ -319,7 +328,7 @@ def delta(centre: ArrayLike, d_out: ArrayLike, centre_error: ArrayLike = 0.0) ->
     centre, d_out : array_like of real numbers, shape (..., n_queries, value_dim)
         For the stage by itself, the centre that it read. For the whole, the exact centre.
     centre_error : array_like of real numbers, default 0
-        Bound of the error of the centre; broadcasts to its shape.
+        Bound of the error of the centre: one for all, or of its shape.
 
     Returns
     -------
@@ -334,7 +343,11 @@ def delta(centre: ArrayLike, d_out: ArrayLike, centre_error: ArrayLike = 0.0) ->
     >>> delta([[1.0, 2.0]], [[3.0, 4.0]]) <= 11 * 2.01 * 2.0**-24
     array([ True])
     """
-    c, d, error = _modulus(centre), _modulus(d_out), np.asarray(centre_error, dtype=np.float64)
+    c = np.abs(as_real("delta", "centre", centre))
+    d = np.abs(as_same_shape("delta", "d_out", d_out, "the shape of centre", c.shape))
+    error = as_real("delta", "centre_error", centre_error)
+    if error.ndim:
+        error = as_same_shape("delta", "centre_error", error, "the shape of centre", c.shape)
     relative = gamma(c.shape[-1])
     return np.asarray(np.sum(d * (error + relative * (c + error)), axis=-1) * SLACK + 2 * c.shape[-1] * TINY)
 
@@ -362,8 +375,9 @@ def d_query(at: Rows, key: ArrayLike, value: ArrayLike, d_out: ArrayLike, scale:
 
     Lemmas: jacobian_form, delta_is_centre, block_mask_superset
     """
-    size, error = _score_gradient(at, value, d_out)
-    return _projected(size, error, _modulus(key), scale, at.dtype)
+    size, error = _score_gradient("d_query", at, value, d_out)
+    k = np.abs(_as_matrix("d_query", "key", key, at.z.shape[-1]))
+    return _projected(size, error, k, as_scale("d_query", scale, k.shape[-1]), at.dtype)
 
 
 def d_key(at: Rows, query: ArrayLike, value: ArrayLike, d_out: ArrayLike, scale: float) -> Floats:
@@ -385,8 +399,9 @@ def d_key(at: Rows, query: ArrayLike, value: ArrayLike, d_out: ArrayLike, scale:
     -----
     As `d_query`, with the sum over the queries.  Lemmas: jacobian_form, delta_is_centre, block_mask_superset
     """
-    size, error = (np.swapaxes(part, -1, -2) for part in _score_gradient(at, value, d_out))
-    return _projected(size, error, _modulus(query), scale, at.dtype)
+    size, error = (np.swapaxes(part, -1, -2) for part in _score_gradient("d_key", at, value, d_out))
+    q = np.abs(_as_matrix("d_key", "query", query, at.z.shape[-2]))
+    return _projected(size, error, q, as_scale("d_key", scale, q.shape[-1]), at.dtype)
 
 
 def d_value(at: Rows, d_out: ArrayLike) -> Floats:
@@ -408,11 +423,52 @@ def d_value(at: Rows, d_out: ArrayLike) -> Floats:
     """
     probs, rounded = _probs(at)
     size, error = np.swapaxes(probs.exact, -1, -2), np.swapaxes(rounded, -1, -2)
-    return _projected(size, error, _modulus(d_out), 1.0, at.dtype)
+    return _projected(size, error, np.abs(_as_matrix("d_value", "d_out", d_out, at.z.shape[-2])), 1.0, at.dtype)
 
 
-def _modulus(array: ArrayLike) -> Floats:
-    return np.abs(np.asarray(array, dtype=np.float64))
+def _as_order(function: str, alpha: Any) -> float:
+    """Return alpha as a float; raise unless it is one of `POWERS`."""
+    order = as_alpha(function, alpha)
+    if order not in POWERS:
+        raise ValueError(
+            f"{function}: alpha must be 1.5 or 2, the orders that the kernels know; it is {shown(alpha)}. Use one."
+        )
+    return order
+
+
+def _as_matrix(function: str, name: str, array: ArrayLike, length: int) -> Floats:
+    """Return an operand as float64; raise unless it has as many rows as the scores have queries or keys."""
+    found = as_real(function, name, array)
+    if found.ndim < 2 or found.shape[-2] != length or found.shape[-1] == 0:
+        raise ValueError(
+            f"{function}: {name} must have the axes (..., {length}, head_dim), of which {length} is that of the scores "
+            f"and head_dim at least 1; its shape is {found.shape}. Pass that of the same head."
+        )
+    return found
+
+
+def _as_matrices(function: str, query: ArrayLike, key: ArrayLike) -> tuple[Floats, Floats]:
+    """Return query and key as float64; raise unless their product exists."""
+    q, k = as_real(function, "query", query), as_real(function, "key", key)
+    for name, array in (("query", q), ("key", k)):
+        if array.ndim < 2:
+            raise ValueError(
+                f"{function}: {name} must have the axes (..., length, head_dim); its shape is {array.shape}. "
+                "Insert axes of length 1 for those that are missing."
+            )
+    if q.shape[-1] == 0 or q.shape[-1] != k.shape[-1]:
+        raise ValueError(
+            f"{function}: query and key must share a head_dim of at least 1; their shapes are {q.shape} and {k.shape}. "
+            "Check that the last axis is head_dim in both."
+        )
+    try:
+        np.broadcast_shapes(q.shape[:-2], k.shape[:-2])
+    except ValueError as error:
+        raise ValueError(
+            f"{function}: the leading axes of query and key must broadcast; their shapes are {q.shape} and {k.shape}. "
+            "Repeat the key heads for grouped queries, or insert axes of length 1."
+        ) from error
+    return q, k
 
 
 def _terms(within: Floats) -> Floats:
@@ -476,9 +532,14 @@ def _centre_growth(at: Rows, within: Floats) -> Floats:
     return np.asarray((1.0 + product) * (1.0 + 3.0 * U) / (1.0 - sum_gamma(at.block)) - 1.0)
 
 
-def _score_gradient(at: Rows, value: ArrayLike, d_out: ArrayLike) -> tuple[Floats, Floats]:
+def _score_gradient(function: str, at: Rows, value: ArrayLike, d_out: ArrayLike) -> tuple[Floats, Floats]:
     """Return the modulus of the exact gradient of the scores, and its error once rounded to the dtype."""
-    v, d = np.asarray(value, dtype=np.float64), np.asarray(d_out, dtype=np.float64)
+    v, d = _as_matrix(function, "value", value, at.z.shape[-1]), _as_matrix(function, "d_out", d_out, at.z.shape[-2])
+    if v.shape[-1] != d.shape[-1]:
+        raise ValueError(
+            f"{function}: value and d_out must share value_dim; their shapes are {v.shape} and {d.shape}. "
+            "Pass the gradient of the output of these values."
+        )
     weights = _sensitivity(at)
     mean, lifted = _mean(weights.exact, v), np.swapaxes(v, -1, -2)
     centred = np.abs(d @ lifted - np.sum(mean * d, axis=-1)[..., None])

@@ -495,19 +495,14 @@ BAD_OPERANDS = [
         "must be a multiple of those of key; they are 4 and 0. Repeat",
     ),
     (
-        {"key": ONES[:, :, :0]},
-        ValueError,
-        "key must hold at least one key along axis 2; its shape is (2, 4, 0, 8). For",
-    ),
-    (
         {"enable_gqa": 1},
         TypeError,
-        "enable_gqa must be True or False; it is of type int. Pass enable_gqa=True or",
+        "enable_gqa must be True or False; it is 1 of type int. Pass enable_gqa=True or",
     ),
     (
         {"is_causal": ONES},
         TypeError,
-        "is_causal must be True or False; it is of type ndarray. Pass is_causal=True or",
+        "is_causal must be True or False; it is array(",
     ),
     (
         {"scale": "1"},
@@ -577,7 +572,7 @@ def test_a_bad_d_out_or_return_aux_is_named():
         "attention",
         {**operands, "return_aux": 1},
         TypeError,
-        "return_aux must be True or False; it is of type int",
+        "return_aux must be True or False; it is 1 of type int",
     )
 
 
@@ -859,7 +854,7 @@ def test_a_bad_flag_of_the_gradient_is_named():
     operands = dict.fromkeys(["query", "key", "value", "d_out"], ONES)
     message = "return_d_bias needs a bias; it is None. Pass that of the forward, or zeros."
     assert_refused("attention_vjp", {**operands, "return_d_bias": True}, ValueError, message)
-    message = "return_d_alpha must be True or False; it is of type int"
+    message = "return_d_alpha must be True or False; it is 1 of type int"
     assert_refused("attention_vjp", {**operands, "return_d_alpha": 1}, TypeError, message)
 
 

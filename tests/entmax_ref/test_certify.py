@@ -224,7 +224,6 @@ def test_without_flint_only_rationals_work(monkeypatch):
         ({"alpha": 1.0}, ValueError, "alpha must be above 1; it is 1.0"),
         ({"alpha": "2"}, TypeError, "alpha must be one real number above 1"),
         ({"scores": [1j]}, TypeError, "scores must be real and numeric"),
-        ({"scores": []}, ValueError, "scores must hold at least one key along axis -1"),
         ({"where": [1, 0]}, TypeError, "where must be boolean"),
         ({"where": [True] * 3}, ValueError, "where must broadcast to shape (2,)"),
         ({"tau": [1.0, 2.0]}, ValueError, "tau must broadcast to one value per row, shape (); its shape is (2,)."),

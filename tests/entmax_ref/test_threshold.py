@@ -271,7 +271,11 @@ def test_a_mask_broadcasts():
         ({"alpha": -2}, ValueError, "alpha must be finite and {rule}; it is -2."),
         ({"alpha": float("nan")}, ValueError, "alpha must be finite and {rule}; it is nan."),
         ({"alpha": float("inf")}, ValueError, "alpha must be finite and {rule}; it is inf."),
-        ({"alpha": 10**400}, ValueError, "alpha must be finite and {rule}; it is 1000"),
+        (
+            {"alpha": 10**400},
+            ValueError,
+            "it is an integer of about 401 digits, beyond the largest float. Use",
+        ),
         ({"alpha": [[1.5, -1.0]]}, ValueError, "alpha must be finite and {rule}; it is -1.0 at index (0, 1)."),
         (
             {"alpha": "1.5"},
@@ -281,8 +285,12 @@ def test_a_mask_broadcasts():
         ({"alpha": True}, TypeError, "or an array of them; it is True of type bool."),
         ({"alpha": None}, TypeError, "or an array of them; it is None of type NoneType."),
         ({"alpha": 1.5 + 0j}, TypeError, "or an array of them; it is (1.5+0j) of type complex."),
-        ({"alpha": ["1.5", "2"]}, TypeError, "it is an array of dtype <U3 of type list. Pass a float"),
-        ({"alpha": [[1.5], [2.0, 3.0]]}, TypeError, "alpha must be one real number or a rectangular array of them"),
+        ({"alpha": ["1.5", "2"]}, TypeError, "it is an array of dtype <U3. Pass a float"),
+        (
+            {"alpha": [[1.5], [2.0, 3.0]]},
+            TypeError,
+            "one real number {rule}, or an array of them; NumPy cannot",
+        ),
         (
             {"alpha": [1.5, 2.0]},
             ValueError,
@@ -298,7 +306,7 @@ def test_a_mask_broadcasts():
         (
             {"scores": [None]},
             TypeError,
-            "scores must be real and numeric; its dtype is object. Convert it first",
+            "real and numeric; its dtype is object, and entry 0 is None of type NoneType. Convert it first",
         ),
         (
             {"scores": [True]},
@@ -308,17 +316,12 @@ def test_a_mask_broadcasts():
         (
             {"scores": [[1.0], [1.0, 2.0]]},
             TypeError,
-            "scores must be a rectangular array of real numbers; NumPy",
+            "scores must be an array of real numbers; NumPy cannot read it as a rectangular array: ",
         ),
         (
             {"scores": 1.0},
             ValueError,
             "axis must name an axis of scores, of shape (); it is -1. Give it an axis",
-        ),
-        (
-            {"scores": []},
-            ValueError,
-            "scores must hold at least one key along axis -1; its shape is (0,). For a row",
         ),
         (
             {"scores": np.ones((2, 3)), "axis": 2},
