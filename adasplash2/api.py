@@ -1,36 +1,40 @@
-"""What does a user call?  Argument checks, the choice of implementation, and the report on the call."""
+"""What does a user call?  SDPA's arguments, the choice of implementation, and the report on the call."""
 
 from __future__ import annotations
 
-import math
 from typing import Literal, NamedTuple, overload
 
 import torch
 
 from . import reference
-from .arguments import check_attention
+from .arguments import accept, check_operands
+from .operands import Folded, autocast, fold, unfold, widen
 from .problem import MAX_HEAD_DIM, POWERS, Problem
 
 
 class AttentionAux(NamedTuple):
     """What `entmax_attention` found on its way; no part of it carries a gradient.
 
+    ``...`` are the leading dimensions of query, key and value, broadcast: (batch, heads) for four-dimensional operands.
+
     Attributes
     ----------
-    tau : Tensor, float32 (float64 for float64 inputs), shape (batch, heads, n_queries)
-        Threshold of each row in the unit of ``(alpha - 1) * scores``; +inf for a row without a visible key, NaN for a
-        row that holds NaN or +inf.
+    tau : Tensor, float32 (float64 for float64 inputs), shape (..., n_queries)
+        Threshold of each row in the unit of ``(alpha - 1) * scores``.  +inf for a
+        row without a visible key, NaN for a row that holds NaN or +inf.
     mass : Tensor, like tau
-        Sum of the probabilities of each row at tau, before the output is corrected for its distance from 1; 0 for a
-        row without a visible key.
+        Sum of the probabilities of each row at its threshold, before the output is corrected for its distance from 1; 0
+        for a row without a visible key.
     residual : Tensor, like tau
-        A bound of the error of tau, ``abs(mass - 1)`` at the last point where refinement evaluated it.
+        ``abs(mass - 1)`` at the last point where refinement evaluated it.  It bounds the error of ``tau - row_max`` for
+        the scores as they were computed, up to the rounding of that sum.  It does not bound the error of ``tau``, which
+        also has the rounding of the scores and of ``row_max``: with an offset of 1e4 in float32, 1e-3.
     passes : Tensor, int32, like tau
         Refinement steps that each row needed until its residual met the tolerance; 0 where the histogram's estimate
-        already did, and on the reference path, which sorts.
-    block_mask : Tensor, bool, shape (batch, heads, n_query_blocks, n_key_blocks)
+        already did, and on the reference path, which finds the threshold exactly.
+    block_mask : Tensor, bool, shape (..., n_query_blocks, n_key_blocks)
         True where a block may hold support.  A block that is False holds none.
-    skipped : float
+    skipped : Tensor, float64, shape ()
         Share of the blocks that some query may see and that the block mask leaves out.
     """
 
@@ -39,7 +43,7 @@ class AttentionAux(NamedTuple):
     residual: torch.Tensor
     passes: torch.Tensor
     block_mask: torch.Tensor
-    skipped: float
+    skipped: torch.Tensor
 
 
 @overload
@@ -47,11 +51,13 @@ def entmax_attention(
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,
-    *,
-    alpha: float = ...,
+    attn_mask: torch.Tensor | None = ...,
+    dropout_p: float = ...,
     is_causal: bool = ...,
     scale: float | None = ...,
     enable_gqa: bool = ...,
+    *,
+    alpha: float = ...,
     impl: Literal["triton", "reference"] | None = ...,
     return_aux: Literal[False] = ...,
 ) -> torch.Tensor: ...
@@ -62,11 +68,13 @@ def entmax_attention(
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,
-    *,
-    alpha: float = ...,
+    attn_mask: torch.Tensor | None = ...,
+    dropout_p: float = ...,
     is_causal: bool = ...,
     scale: float | None = ...,
     enable_gqa: bool = ...,
+    *,
+    alpha: float = ...,
     impl: Literal["triton", "reference"] | None = ...,
     return_aux: Literal[True],
 ) -> tuple[torch.Tensor, AttentionAux]: ...
@@ -76,65 +84,83 @@ def entmax_attention(
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,
-    *,
-    alpha: float = 1.5,
+    attn_mask: torch.Tensor | None = None,
+    dropout_p: float = 0.0,
     is_causal: bool = False,
     scale: float | None = None,
     enable_gqa: bool = False,
+    *,
+    alpha: float = 1.5,
     impl: Literal["triton", "reference"] | None = None,
     return_aux: bool = False,
 ) -> torch.Tensor | tuple[torch.Tensor, AttentionAux]:
     """Attention whose weights are the alpha-entmax of the scores: exact zeros, chosen by the data.
 
-    A drop-in for `torch.nn.functional.scaled_dot_product_attention`, differentiable in query, key and value.
+    A drop-in for `torch.nn.functional.scaled_dot_product_attention` (SDPA), with its arguments in its order,
+    differentiable in query, key and value.  :doc:`/sdpa` lists what differs.
 
     Parameters
     ----------
-    query : Tensor, shape (batch, heads, n_queries, head_dim)
-        float32, bfloat16 or float16, any strides (float64 on the reference path).
-    key, value : Tensor, shape (batch, kv_heads, n_keys, head_dim)
+    query : Tensor, shape (..., heads, n_queries, head_dim)
+        float32, bfloat16 or float16, any strides (float64 on the reference path).  Leading dimensions of query, key and
+        value broadcast, and there may be any number of them, none included.  Under `torch.autocast` all operands but
+        float64 ones are cast to its dtype.
+    key : Tensor, shape (..., kv_heads, n_keys, head_dim)
         dtype and device of query.
-    alpha : float, default 1.5
-        Order of the map.  The kernels take 1.5 (entmax-1.5) and 2 (sparsemax), the reference path any alpha above 1.
+    value : Tensor, shape (..., kv_heads, n_keys, value_dim)
+        dtype and device of query.  The kernels pad a value_dim that differs from head_dim.
+    attn_mask : Tensor, optional
+        Broadcasts to (..., heads, n_queries, n_keys).  Boolean: True where a key is visible.  float32 or the dtype of
+        query: added to the scaled products.  The reference path takes it, the kernels do not.
+    dropout_p : float, default 0.0
+        Must be 0.
     is_causal : bool, default False
         Query i sees key j if ``j <= i + n_keys - n_queries``: the last query sees every key (bottom-right alignment, as
         in FlashAttention; SDPA aligns to the top left when the lengths differ).
     scale : float, optional
-        Multiplier of ``query . key``; ``head_dim ** -0.5`` by default.
+        Multiplier of ``query . key``; ``head_dim ** -0.5`` by default.  Like alpha, a number, or an array or tensor
+        without dimensions that needs no gradient.
     enable_gqa : bool, default False
         Allow ``heads`` to be a multiple of ``kv_heads``; query head h then uses key head ``h // (heads // kv_heads)``.
+    alpha : float, default 1.5
+        Order of the map.  The kernels take 1.5 (entmax-1.5) and 2 (sparsemax), the reference path any alpha above 1.
     impl : {"triton", "reference"}, optional
-        ``None`` takes the kernels for GPU tensors and the eager reference for CPU tensors.  ``"triton"`` with CPU
+        ``None`` takes the kernels for GPU tensors and the eager reference for others.  ``"triton"`` with CPU
         tensors needs ``TRITON_INTERPRET=1`` in the environment before this package is imported.
     return_aux : bool, default False
         Also return an `AttentionAux`.
 
     Returns
     -------
-    out : Tensor, shape and dtype of query
+    out : Tensor, dtype of query, shape (..., heads, n_queries, value_dim)
         A row without a visible key is 0, and so are its gradients.  A row with a NaN or +inf score is NaN, no other
         row is, and its NaN reaches the gradients of its query and of the keys and values it sees.  A score of -inf
         makes its key invisible.
     aux : AttentionAux
-        Only with ``return_aux=True``; computing ``aux.skipped`` waits for the device.
+        Only with ``return_aux=True``.
 
     Raises
     ------
     TypeError
         An argument of the wrong type, dtypes that differ, or a dtype that the implementation does not take.
     ValueError
-        A shape, device, alpha, scale or impl that cannot be served; the message names the way out.
+        A shape, device, alpha, scale, mask or impl that cannot be served; the message names the way out.
+    RuntimeError
+        A derivative that the kernels do not have: in forward mode, or of a gradient.  The reference path has them.
 
     Notes
     -----
     Sums and tau are float32, products as the matrix unit of the dtype makes them (never tf32).  Each row is refined
-    until ``abs(mass - 1)``, which bounds the error of tau, is at most 2 ** -17 (2 ** -18 for float32), or what one unit
-    in the last place of tau is worth if that is more; then it is moved by one more step.  There is no iteration count
-    to choose.  The output is corrected for the rest, so that its weights sum to 1.  Blocks are left out only below a
-    lower bound of tau.  The same inputs give the same bits.
+    until ``abs(mass - 1)``, which bounds the error of ``tau - row_max`` for the scores as computed, is at most 2 ** -17
+    (2 ** -18 for float32), or what one unit in the last place of tau is worth if that is more; then it is moved by one
+    more step.  There is no iteration count to choose.  The output is corrected for the rest, so that its weights sum to
+    1.  Blocks are left out only below a lower bound of tau.  The same inputs give the same bits.
 
     NaN in value, and infinity in value or key, are factors like any other: 0 * NaN is NaN, also for keys of probability
     0 that a tile or a dense product takes along.
+
+    `torch.vmap`, the reverse mode of `torch.func`, `torch.compile` and `torch.export` go through the kernels; meta and
+    fake tensors give shapes.
 
     Lemmas: residual_bound, block_mask_superset, first_order_correction
 
@@ -155,73 +181,124 @@ def entmax_attention(
     >>> bool((aux.mass - 1).abs().max() < 1e-5)
     True
     """
-    check_attention(query, key, value, alpha=alpha, scale=scale, enable_gqa=enable_gqa, impl=impl)
-    alpha = float(alpha)
-    scale = query.shape[-1] ** -0.5 if scale is None else float(scale)
+    check_operands(query, key, value, attn_mask)
+    query, key, value = (autocast(operand) for operand in (query, key, value))
+    mask = None if attn_mask is None else autocast(attn_mask)
+    alpha, scale, lead = accept(
+        query,
+        key,
+        value,
+        mask,
+        dropout_p=dropout_p,
+        is_causal=is_causal,
+        scale=scale,
+        enable_gqa=enable_gqa,
+        alpha=alpha,
+        impl=impl,
+        return_aux=return_aux,
+    )
     if impl is None:
         impl = "triton" if query.is_cuda else "reference"
-    if impl == "reference":
-        out, tau, mass, block_mask = reference.reference_attention(
-            query, key, value, alpha=alpha, is_causal=is_causal, scale=scale
-        )
-        if not return_aux:
-            return out
-        passes = torch.zeros_like(tau, dtype=torch.int32)
-        residual = torch.where(tau == torch.inf, 0.0, (mass - 1.0).abs())
-        block = reference.BLOCK, reference.BLOCK
-        skipped = _skipped(block_mask, query.shape[2], key.shape[2], is_causal, block)
-        return out, AttentionAux(tau, mass, residual, passes, block_mask, skipped)
+    if impl == "triton":
+        _check_kernels(query, value, mask, alpha)
+    folded = fold(query, key, value, mask, lead, enable_gqa=enable_gqa)
+    run = _run_kernels if impl == "triton" else _run_reference
+    out, aux = run(folded, alpha=alpha, is_causal=is_causal, scale=scale, return_aux=return_aux)
+    out = unfold(out, lead)
+    if aux is None:
+        return out
+    # The operator's other results carry no gradient, and must not look as if they did.
+    parts = {name: unfold(part.detach(), lead) for name, part in aux._asdict().items() if name != "skipped"}
+    return out, AttentionAux(skipped=aux.skipped, **parts)
 
+
+def _run_reference(
+    operands: Folded, *, alpha: float, is_causal: bool, scale: float, return_aux: bool
+) -> tuple[torch.Tensor, AttentionAux | None]:
+    """Return output and report of the eager reference."""
+    query, key, value, attn_mask = operands
+    out, tau, mass, block_mask = reference.reference_attention(
+        query, key, value, alpha=alpha, is_causal=is_causal, scale=scale, attn_mask=attn_mask
+    )
+    if not return_aux:
+        return out, None
+    residual = torch.where(tau == torch.inf, 0.0, (mass - 1.0).abs())
+    passes = torch.zeros_like(tau, dtype=torch.int32)
+    skipped = _skipped(block_mask, query.shape[2], key.shape[2], is_causal, (reference.BLOCK, reference.BLOCK))
+    return out, AttentionAux(tau, mass, residual, passes, block_mask, skipped)
+
+
+def _run_kernels(
+    operands: Folded, *, alpha: float, is_causal: bool, scale: float, return_aux: bool
+) -> tuple[torch.Tensor, AttentionAux | None]:
+    """Return output and report of the kernels; value_dim may differ from head_dim."""
     # Imported here: the reference path works where triton is not installed.
     from . import launch, ops
     from .state import unpack_mask
+    from .transforms import as_words, refuse_tangents
 
-    _check_kernels(query, alpha, interpreted=launch.INTERPRETED)
-    out, _, row_max, tau, words, mass, residual, passes = ops.attention(query, key, value, alpha, is_causal, scale)
+    head_dim, value_dim = operands.query.shape[-1], operands.value.shape[-1]
+    query, key, value = (widen(operand, max(head_dim, value_dim)) for operand in operands[:3])
+    refuse_tangents(query, key, value)
+    out, _, row_max, tau, words, mass, residual, passes = ops.differentiable_attention(
+        query, key, value, alpha, is_causal, scale
+    )
+    out = out[..., :value_dim] if value_dim != out.shape[-1] else out
     if not return_aux:
-        return out
+        return out, None
     problem = Problem.of(query, key, alpha=alpha, scale=scale, is_causal=is_causal, backend=launch.BACKEND)
+    words = as_words(words, problem.mask_shape)
     block_mask = unpack_mask(words, problem.n_key_blocks).unflatten(0, query.shape[:2])
     block = problem.launch.block_m, problem.launch.block_n
     # A row without a key has row_max = -inf and tau = +inf.
     absolute = torch.where(tau == torch.inf, tau, tau + row_max)
     skipped = _skipped(block_mask, query.shape[2], key.shape[2], is_causal, block)
-    # The operator's other results carry no gradient, and must not look as if they did.
-    absolute, mass, residual, passes = (row.detach() for row in (absolute, mass, residual, passes))
     return out, AttentionAux(absolute, mass, residual, passes, block_mask, skipped)
 
 
-def _check_kernels(query: torch.Tensor, alpha: float, *, interpreted: bool) -> None:
+def _check_kernels(query: torch.Tensor, value: torch.Tensor, attn_mask: torch.Tensor | None, alpha: float) -> None:
     """Raise where only the reference path can serve the call."""
     if alpha not in POWERS:
         raise ValueError(
             f"entmax_attention: alpha is {alpha}; the fused kernels take {' and '.join(map(str, POWERS))}. "
             f"Use impl='reference', which takes any alpha above 1."
         )
+    if attn_mask is not None:
+        raise ValueError(
+            f"entmax_attention: attn_mask has shape {tuple(attn_mask.shape)}; the fused kernels take none, only "
+            f"is_causal. Use impl='reference'."
+        )
     if query.dtype == torch.float64:
         raise TypeError(
             "entmax_attention: query is float64; the fused kernels take float32, bfloat16 and float16. "
             "Convert the operands, or use impl='reference'."
         )
-    if query.shape[-1] > MAX_HEAD_DIM:
-        raise ValueError(
-            f"entmax_attention: query has head_dim {query.shape[-1]}; the fused kernels take 1 to {MAX_HEAD_DIM}. "
-            f"Use impl='reference'."
-        )
-    if not query.is_cuda and not interpreted:
+    for name, tensor in (("query", query), ("value", value)):
+        if tensor.shape[-1] > MAX_HEAD_DIM:
+            raise ValueError(
+                f"entmax_attention: {name} has head_dim {tensor.shape[-1]}; the fused kernels take 1 to "
+                f"{MAX_HEAD_DIM}. Use impl='reference'."
+            )
+    from .launch import INTERPRETED
+
+    if not (query.is_cuda or query.is_meta or INTERPRETED):
         raise ValueError(
             f"entmax_attention: impl='triton' with tensors on {query.device} needs the Triton interpreter. "
             f"Set TRITON_INTERPRET=1 before adasplash2 is imported, move the tensors to a GPU, or use impl='reference'."
         )
 
 
-def _skipped(block_mask: torch.Tensor, n_queries: int, n_keys: int, is_causal: bool, block: tuple[int, int]) -> float:
+def _skipped(
+    block_mask: torch.Tensor, n_queries: int, n_keys: int, is_causal: bool, block: tuple[int, int]
+) -> torch.Tensor:
     """Return the share of visible blocks that the mask leaves out; 0 if no block is visible."""
-    n_query_blocks, n_key_blocks = block_mask.shape[-2:]
+    batch, heads, n_query_blocks, n_key_blocks = block_mask.shape
+    # Tensors throughout: traces, vmap and meta tensors pass, and nothing waits for the device.
+    seen = torch.full((n_query_blocks,), n_key_blocks, dtype=torch.int64, device=block_mask.device)
     if is_causal:
-        last = [min((i + 1) * block[0], n_queries) + n_keys - n_queries for i in range(n_query_blocks)]
-        visible = sum(min(max(math.ceil(end / block[1]), 0), n_key_blocks) for end in last)
-    else:
-        visible = n_query_blocks * n_key_blocks
-    visible *= block_mask.shape[0] * block_mask.shape[1]
-    return 1.0 - int(block_mask.sum()) / visible if visible else 0.0
+        last = torch.arange(1, n_query_blocks + 1, device=block_mask.device) * block[0]
+        seen = (last.clamp(max=n_queries) + (n_keys - n_queries + block[1] - 1)) // block[1]
+        seen = torch.clamp(seen, min=0, max=n_key_blocks)
+    visible = seen.sum() * (batch * heads)
+    kept = block_mask.sum().double()
+    return torch.where(visible == 0, 0.0, 1.0 - kept / visible.clamp(min=1))

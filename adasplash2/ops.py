@@ -8,7 +8,7 @@ import torch
 
 from . import launch
 from .problem import Problem
-from .state import empty_forward
+from .transforms import as_bytes, as_function, as_words, empty_bytes, fold_vmap, refuse_tangents
 
 
 @torch.library.custom_op("adasplash2::attention", mutates_args=())
@@ -24,14 +24,17 @@ def attention(
     torch.Tensor,
     torch.Tensor,
 ]:
-    """Return out, centre, row_max, tau (counted from row_max), block_mask (words), mass, residual, passes."""
+    """Return out, centre, row_max, tau (counted from row_max), block_mask (bytes of its words), mass, residual, passes.
+
+    The first dimension of every tensor is that of query, or a multiple of it, by which `fold_vmap` divides.
+    """
     state = launch.forward(query, key, value, alpha=alpha, is_causal=is_causal, scale=scale)
     return (
         state.out,
         state.centre,
         state.row_max,
         state.tau,
-        state.block_mask,
+        as_bytes(state.block_mask),
         state.mass,
         state.residual,
         state.passes,
@@ -41,17 +44,12 @@ def attention(
 @attention.register_fake
 def _(query, key, value, alpha, is_causal, scale):  # type: ignore[no-untyped-def]
     problem = Problem.of(query, key, alpha=alpha, scale=scale, is_causal=is_causal, backend=launch.BACKEND)
-    state = empty_forward(problem, query)
-    return (
-        state.out,
-        state.centre,
-        state.row_max,
-        state.tau,
-        state.block_mask,
-        state.mass,
-        state.residual,
-        state.passes,
-    )
+
+    def row(dtype: torch.dtype = torch.float32) -> torch.Tensor:
+        return query.new_empty(problem.row_shape, dtype=dtype)
+
+    out, centre = torch.empty_like(query), torch.empty_like(query, dtype=torch.float32)
+    return out, centre, row(), row(), empty_bytes(query, problem.mask_shape), row(), row(), row(torch.int32)
 
 
 @torch.library.custom_op("adasplash2::attention_backward", mutates_args=())
@@ -69,6 +67,7 @@ def attention_backward(
     scale: float,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Return d_query, d_key, d_value."""
+    problem = Problem.of(query, key, alpha=alpha, scale=scale, is_causal=is_causal, backend=launch.BACKEND)
     state = launch.backward(
         d_out,
         query,
@@ -77,7 +76,7 @@ def attention_backward(
         centre,
         row_max,
         tau,
-        block_mask,
+        as_words(block_mask, problem.mask_shape),
         alpha=alpha,
         is_causal=is_causal,
         scale=scale,
@@ -97,8 +96,13 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[torch.Tensor
 
 
 def _backward(ctx: Any, d_out: torch.Tensor, *_: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-    grads = attention_backward(d_out, *ctx.saved_tensors, ctx.alpha, ctx.is_causal, ctx.scale)
+    refuse_tangents(d_out)  # those of the operands were refused in the forward pass
+    grads = _differentiable_backward(d_out, *ctx.saved_tensors, ctx.alpha, ctx.is_causal, ctx.scale)
     return (*grads, None, None, None)
+
+
+def _no_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[torch.Tensor, ...]) -> None:
+    """Nothing is kept for a derivative that does not exist."""
 
 
 def _double_backward(ctx: Any, *_: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
@@ -109,4 +113,8 @@ def _double_backward(ctx: Any, *_: torch.Tensor) -> tuple[torch.Tensor | None, .
 
 
 attention.register_autograd(_backward, setup_context=_setup_context)
-attention_backward.register_autograd(_double_backward)
+attention_backward.register_autograd(_double_backward, setup_context=_no_context)
+fold_vmap(attention)
+fold_vmap(attention_backward)
+differentiable_attention = as_function(attention, _setup_context, _backward)
+_differentiable_backward = as_function(attention_backward, _no_context, _double_backward)

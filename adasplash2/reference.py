@@ -6,6 +6,7 @@ a closed form exists and the root of a bracketed search in float64 elsewhere.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -132,8 +133,10 @@ class _Products(torch.autograd.Function):
             return d_products @ key, d_products.transpose(-1, -2) @ query
 
 
-def _without_autocast(tensor: torch.Tensor) -> torch.autocast:
+def _without_autocast(tensor: torch.Tensor) -> contextlib.AbstractContextManager[object]:
     """Products keep their dtype: autocast would round scores, and with them the threshold, to half precision."""
+    if not torch.amp.is_autocast_available(tensor.device.type):  # such as meta
+        return contextlib.nullcontext()
     return torch.autocast(device_type=tensor.device.type, enabled=False)
 
 

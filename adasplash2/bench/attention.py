@@ -132,7 +132,7 @@ def _rows(load: Workload, alpha: float, sample: Sample | None) -> tuple[torch.Te
         residual=float(aux.residual.max()),
         mass_error=float((aux.mass - 1.0).abs().max()),
         tau_error=None if sample is None else sample.tau_error(aux.tau),
-        skipped=aux.skipped,
+        skipped=float(aux.skipped),
     )
     return out, aux, report
 

@@ -42,8 +42,11 @@ class Answer:
 def answer_of(load: Workload, d_out: torch.Tensor, *, alpha: float, impl: str) -> Answer:
     """Run forward and backward of one workload through `adasplash2.entmax_attention`."""
     operands = [part.detach().requires_grad_() for part in (load.query, load.key, load.value)]
+    query, key, value = operands
     out, aux = entmax_attention(
-        *operands,
+        query,
+        key,
+        value,
         alpha=alpha,
         is_causal=load.is_causal,
         enable_gqa=load.enable_gqa,
@@ -62,7 +65,7 @@ def answer_of(load: Workload, d_out: torch.Tensor, *, alpha: float, impl: str) -
         residual=as_floats(aux.residual),
         passes=aux.passes.long().cpu().numpy(),
         block_mask=aux.block_mask.cpu().numpy(),
-        skipped=aux.skipped,
+        skipped=float(aux.skipped),
         block=_block(load, impl),
         tolerance=TOLERANCE[load.query.dtype],
     )

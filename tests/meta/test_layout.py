@@ -16,6 +16,8 @@ ROOT = Path(__file__).resolve().parents[2]
 # A module of adasplash2 imports from its own rank and below. The first part of its name decides the rank.
 RANKS = {
     "arguments": 0,
+    "operands": 0,
+    "transforms": 0,
     "problem": 0,
     "state": 0,
     "kernels": 0,

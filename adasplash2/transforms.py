@@ -1,0 +1,118 @@
+"""What do torch's transforms meet at the kernels?  vmap is folded, tangents are refused, sizes may be symbols."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch.autograd import forward_ad
+
+_NAME = "refuse_tangents"
+# An operator, because only the dispatcher sees the tangents of every level of nested transforms, traced ones included.
+_LIBRARY = torch.library.Library("adasplash2", "FRAGMENT")
+_LIBRARY.define(f"{_NAME}(Tensor[] operands) -> ()")
+
+
+def refuse_tangents(*operands: torch.Tensor) -> None:
+    """Raise RuntimeError if an operand carries a tangent, which an operator without forward mode would drop."""
+    torch.ops.adasplash2.refuse_tangents(operands)
+
+
+def _refuse(keyset: Any, operands: list[torch.Tensor]) -> None:
+    if any(forward_ad.unpack_dual(operand).tangent is not None for operand in operands):
+        raise RuntimeError(
+            "entmax_attention: a forward-mode derivative was asked for (torch.func.jvp, jacfwd or hessian, or "
+            "torch.autograd.forward_ad); the fused kernels have reverse mode only. Use torch.func.vjp or jacrev, or "
+            "impl='reference'."
+        )
+    # On to the next level of nested transforms.
+    with torch._C._AutoDispatchBelowAutograd():
+        overload = torch.ops.adasplash2.refuse_tangents.default
+        overload.redispatch(keyset & torch._C._after_autograd_keyset, operands)
+
+
+def _nothing(operands: list[torch.Tensor]) -> None:
+    """There are no tangents below autograd."""
+
+
+def _refuse_batch(info: Any, in_dims: Any, operands: list[torch.Tensor]) -> tuple[None, None]:
+    refuse_tangents(*operands)
+    return None, None
+
+
+_LIBRARY.impl(_NAME, _refuse, "Autograd", with_keyset=True)
+_LIBRARY.impl(_NAME, _nothing, "CompositeExplicitAutograd")
+torch.library.register_fake(f"adasplash2::{_NAME}", _nothing, lib=_LIBRARY)
+torch.library.register_vmap(f"adasplash2::{_NAME}", _refuse_batch, lib=_LIBRARY)
+
+
+def fold_vmap(operator: Any) -> None:
+    """Let vmap fold its dimension into the first one of every tensor that a custom operator takes and returns."""
+
+    def rule(info: Any, in_dims: tuple[int | None, ...], *arguments: Any) -> tuple[tuple[torch.Tensor, ...], Any]:
+        return _folded(operator, info.batch_size, in_dims, arguments)
+
+    operator.register_vmap(rule)
+
+
+def as_function(operator: Any, setup_context: Callable[..., None], backward: Callable[..., Any]) -> Callable[..., Any]:
+    """Return what calls a custom operator so that `torch.func` can differentiate it; arguments as of register_autograd.
+
+    An operator's own derivative works without `torch.func` and in compiled graphs, an autograd.Function everywhere
+    but in compiled graphs.
+    """
+
+    class Function(torch.autograd.Function):
+        @staticmethod
+        def forward(*arguments: Any) -> Any:
+            return operator(*arguments)
+
+        @staticmethod
+        def vmap(info: Any, in_dims: tuple[int | None, ...], *arguments: Any) -> Any:
+            return _folded(Function.apply, info.batch_size, in_dims, arguments)
+
+    Function.setup_context = staticmethod(setup_context)  # type: ignore[method-assign]
+    Function.backward = staticmethod(backward)  # type: ignore[method-assign]
+
+    def call(*arguments: Any) -> Any:
+        return operator(*arguments) if torch.compiler.is_compiling() else Function.apply(*arguments)
+
+    return call
+
+
+def _folded(
+    function: Callable[..., Any], size: int, in_dims: tuple[int | None, ...], arguments: tuple[Any, ...]
+) -> tuple[tuple[torch.Tensor, ...], tuple[int, ...]]:
+    folded = (
+        _fold(argument, dim, size) if isinstance(argument, torch.Tensor) else argument
+        for argument, dim in zip(arguments, in_dims, strict=True)
+    )
+    results = function(*folded)
+    return tuple(result.unflatten(0, (size, result.shape[0] // size)) for result in results), (0,) * len(results)
+
+
+def _fold(tensor: torch.Tensor, dim: int | None, size: int) -> torch.Tensor:
+    tensor = tensor.expand(size, *tensor.shape) if dim is None else tensor.movedim(dim, 0)
+    # A view would do for query, key and value, but the kernels know no strides of what is saved of each row.
+    return tensor.flatten(0, 1).contiguous()
+
+
+def as_bytes(words: torch.Tensor) -> torch.Tensor:
+    """Return int32 words as one dimension of uint8, on the same memory.
+
+    Tracing tells sizes of 1 from others.  The number of words along a side may be 1 at one length and not at another,
+    which would tie a graph to the lengths it was traced with; four times a number of words never is.
+    """
+    return words.flatten().view(torch.uint8)
+
+
+def empty_bytes(like: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:
+    """Return memory for `as_bytes` of int32 words of this shape."""
+    return like.new_empty(4 * math.prod(shape), dtype=torch.uint8)
+
+
+def as_words(bytes_: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:
+    """Return what `as_bytes` was given; ``shape`` is the shape that it had."""
+    return bytes_.view(torch.int32).view(shape)
