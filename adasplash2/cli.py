@@ -1,6 +1,6 @@
 """What does the command ``adasplash2`` do?  Reads options, runs ``verify`` or ``bench``, and answers with an exit code.
 
-0: everything passed; 1: something did not; 2: the command was wrong; 130: interrupted.
+0: everything passed; 1: something did not; 2: the command was wrong; 130: interrupted; 141: the output was cut short.
 """
 
 from __future__ import annotations
@@ -19,13 +19,14 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from . import __version__
 from .bench.command import run_bench
 from .bench.options import add_bench
-from .usage import RunError, UsageError, check_file
+from .usage import Files, RunError, UsageError, check_file
 
 if TYPE_CHECKING:
     from .verify.cases import Case
     from .verify.measure import Result
 
 INTERRUPTED = 130
+CUT_SHORT = 141  # as a shell reports a program that a closed pipe ended
 
 
 class _Parser(argparse.ArgumentParser):
@@ -48,7 +49,13 @@ def _see(name: str) -> str:
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
-    parser = _Parser(prog="adasplash2", description="Alpha-entmax attention, and the means to know that it is right.")
+    parser = _Parser(
+        prog="adasplash2",
+        description="Alpha-entmax attention, and the means to know that it is right. Results go to stdout, progress to "
+        "stderr.",
+        epilog="Exit code: 0 if everything passed, 1 if not, 2 for a wrong command, 130 if interrupted, 141 if the "
+        "reader of the output left before its end (as head does).",
+    )
     parser.add_argument("--version", action="version", version=f"adasplash2 {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     verify = commands.add_parser(
@@ -57,7 +64,8 @@ def build_parser() -> argparse.ArgumentParser:
         description="Run every stage of the kernels, and the whole of forward and backward, against the float64 "
         "oracle, on queries, keys and values of a real transformer, on synthetic ones, and on rows made to be hard. "
         "With a GPU the compiled kernels run; without one, the same kernels in the Triton interpreter, on small cases.",
-        epilog="Exit code: 0 if everything passed, 1 if not, 2 for a wrong command, 130 if interrupted.",
+        epilog="Exit code: 0 if everything passed, 1 if not, 2 for a wrong command, 130 if interrupted, 141 if the "
+        "output was cut short. Progress goes to stderr: a bar on a terminal, else a line every ten seconds.",
     )
     verify.add_argument("--json", metavar="FILE", type=Path, help="also write every number found to this file")
     verify.add_argument("--report", metavar="FILE.html", type=Path, help="also write a self-contained page with plots")
@@ -90,9 +98,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     int
         The exit code.
     """
-    parser = build_parser()
-    arguments = sys.argv[1:] if arguments is None else arguments
-    options = parser.parse_args(arguments)
+    try:
+        try:
+            return _run_command(sys.argv[1:] if arguments is None else arguments)
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        # Python flushes once more at its end, and would complain about what nobody reads.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return CUT_SHORT
+
+
+def _run_command(arguments: Sequence[str]) -> int:
+    """Run the command that the arguments name."""
+    options = build_parser().parse_args(arguments)
     name = "adasplash2 verify" if options.command == "verify" else f"adasplash2 bench {options.bench}"
     try:
         return _verify(options) if options.command == "verify" else run_bench(options, arguments)
@@ -116,6 +135,8 @@ def _verify(options: argparse.Namespace) -> int:
     from .verify import table
     from .verify.cases import case_names, choose_cases
     from .verify.machine import this_machine
+    from .verify.record import write_json
+    from .verify.report import write_report
 
     _check_values(options, case_names())
     cases = choose_cases(
@@ -133,15 +154,14 @@ def _verify(options: argparse.Namespace) -> int:
     start = time.perf_counter()
     results, is_whole = _run(cases, device, machine.impl, options.jobs)
     seconds = time.perf_counter() - start
-    print(table.body(machine, results, asked=len(cases), seconds=seconds))
-    if options.json is not None:
-        from .verify.record import write_json
-
-        write_json(options.json, machine, results, asked=len(cases), seconds=seconds)
-    if options.report is not None:
-        from .verify.report import write_report
-
-        write_report(options.report, machine, results, asked=len(cases), seconds=seconds)
+    # Before the table: whoever reads that may leave.
+    files, asked = Files(), len(cases)
+    files.write("--json", options.json, lambda path: write_json(path, machine, results, asked=asked, seconds=seconds))
+    files.write(
+        "--report", options.report, lambda path: write_report(path, machine, results, asked=asked, seconds=seconds)
+    )
+    print(table.body(machine, results, asked=asked, seconds=seconds))
+    files.close()
     if not is_whole:
         return INTERRUPTED
     return 0 if all(result.passed for result in results) else 1
@@ -181,23 +201,27 @@ def _check_values(options: argparse.Namespace, names: tuple[str, ...]) -> None:
         raise UsageError(f"--jobs must be 1 or more, got {options.jobs}. Leave it out for one a core.")
     check_file("--json", options.json)
     check_file("--report", options.report)
+    if options.json is not None and options.json == options.report:
+        raise UsageError(f"--json and --report must name two files, got {options.json} for both. Rename one.")
 
 
 def _run(cases: list[Case], device: str, impl: str, jobs: int | None) -> tuple[list[Result], bool]:
     """Return the results in the order of the cases, and whether that is all of them."""
     from .verify.progress import Progress
-    from .verify.runner import default_jobs, run_cases
+    from .verify.runner import default_jobs, order, run_cases
 
     found: dict[int, Result] = {}
     is_whole = True
-    with Progress(len(cases)) as progress:
+    jobs = jobs or default_jobs(device)
+    steps = {index: f"{cases[index].name} {cases[index].dtype} {cases[index].shape}" for index in order(cases, jobs)}
+    with Progress("adasplash2 verify", steps, at_once=jobs) as progress:
 
         def keep(index: int, result: Result) -> None:
             found[index] = result
-            progress.advance(result.case.name)
+            progress.advance(index)
 
         try:
-            run_cases(cases, device, impl, jobs or default_jobs(device), keep)
+            run_cases(cases, device, impl, jobs, keep)
         except KeyboardInterrupt:
             is_whole = False
         except concurrent.futures.BrokenExecutor as error:

@@ -7,11 +7,13 @@ import importlib.metadata
 import importlib.util
 import sys
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 
-from adasplash2.usage import UsageError
+from adasplash2.usage import Files, UsageError
 from adasplash2.verify import machine
+from adasplash2.verify.progress import Progress
 from adasplash2.workloads import workload
 
 from . import cases, command
@@ -43,22 +45,24 @@ def run_attention(options: argparse.Namespace, typed: str) -> int:
     bench = Bench(device, Contest(device, names, rounds, options.tuning_time), flex=options.flex)
     header = Header.now(typed, machine.this_machine(device))
     record = SpeedRecord(header, rounds, bench.rates, len(chosen), (), _packages(names))
-    code = 0
+    files, code = Files(), 0
     try:
-        for case in chosen:
-            result = bench.measure(case)
-            record = SpeedRecord(header, rounds, bench.rates, len(chosen), (*record.results, result), record.packages)
-            _report_case(len(record.results), len(chosen), result)
-            if options.json is not None:
-                write_record(options.json, record)
+        with Progress("adasplash2 bench attention", dict(enumerate(_titles(chosen))), every_s=60.0) as progress:
+            for case in chosen:
+                result = bench.measure(case)
+                results = (*record.results, result)
+                record = SpeedRecord(header, rounds, bench.rates, len(chosen), results, record.packages)
+                files.write("--json", options.json, partial(write_record, record=record))
+                progress.advance()
+                progress.note(_case_line(len(results), len(chosen), result))
     except DeviceLostError as error:
         print(f"adasplash2 bench attention: {error}. What was measured before is kept.", file=sys.stderr)
         code = 1
     except KeyboardInterrupt:
         code = command.INTERRUPTED
-    print(f"\n{as_text(record)}")
-    if options.plot is not None:
-        save(speed_figure(record), options.plot)
+    files.write("--plot", options.plot, lambda path: save(speed_figure(record), path))
+    print(as_text(record))
+    files.close()
     return code or int(any(_ours_missing(result) for result in record.results))
 
 
@@ -113,13 +117,17 @@ def _packages(names: Sequence[str]) -> dict[str, str]:
     return found
 
 
-def _report_case(done: int, asked: int, result: CaseResult) -> None:
-    """Print one line when a case is done."""
+def _titles(chosen: list[Case]) -> list[str]:
+    return [f"{case.label} {case.dtype}" for case in chosen]
+
+
+def _case_line(done: int, asked: int, result: CaseResult) -> str:
+    """Return the line that is shown when a case is done."""
     names = present([result])
     times = (
         f"{name} {number(time_of(result, name, 'forward'))}/{number(time_of(result, name, 'step'))}" for name in names
     )
-    print(f"[{done}/{asked}] {result.case.label}: {', '.join(times)} ms, {result.seconds:.0f} s", flush=True)
+    return f"[{done}/{asked}] {result.case.label}: {', '.join(times)} ms, {result.seconds:.0f} s"
 
 
 def _ours_missing(result: CaseResult) -> bool:

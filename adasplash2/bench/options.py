@@ -31,7 +31,8 @@ def _add_attention(benches: Any) -> None:
         "choice of cases, runs a list of them in which length, head_dim, mask and alpha differ from 32768, 64, causal "
         "and 1.5 one at a time, with 16 heads and 32768 tokens (131072: one sequence, 4 heads); with one, every "
         "combination of what is named, the rest being that.",
-        epilog="Exit code: 0 if our kernels ran in every case, 1 if not, 2 for a wrong command, 130 if interrupted.",
+        epilog="Exit code: 0 if our kernels ran in every case, 1 if not, 2 for a wrong command, 130 if interrupted, "
+        "141 if the output was cut short.",
     )
     several = {"action": "append", "default": []}
     parser.add_argument("--quick", action="store_true", help="four cases, one round, without adasplash")
@@ -70,7 +71,8 @@ def _add_passes(benches: Any) -> None:
         "ties, clusters, supports of any size, and rows of a structured workload, of length 1 to 1048576, at alpha 1.5 "
         "and 2. On a GPU the kernels count, on float32 operands whose products are the rows bit by bit; elsewhere, or "
         "with --spec, the float64 specification of the same stages.",
-        epilog="Exit code: 0 if every row converged, 1 if not, 2 for a wrong command, 130 if interrupted.",
+        epilog="Exit code: 0 if every row converged, 1 if not, 2 for a wrong command, 130 if interrupted, "
+        "141 if the output was cut short.",
     )
     several = {"action": "append", "default": []}
     parser.add_argument("--spec", action="store_true", help="count in the float64 specification, also where a GPU is")
@@ -88,7 +90,8 @@ def _add_tune(benches: Any) -> None:
         help="time alternative rows of the launch table, and propose one",
         description="Time rows of the launch table for one dtype and head_dim, stage by stage, and propose the fastest "
         "with the measurement as its reason. Nothing is written: a person commits the line. Needs a GPU.",
-        epilog="Exit code: 0 if a row is proposed, 1 if no candidate ran, 2 for a wrong command, 130 if interrupted.",
+        epilog="Exit code: 0 if a row is proposed, 1 if no candidate ran, 2 for a wrong command, 130 if interrupted, "
+        "141 if the output was cut short.",
     )
     several = {"action": "append", "default": []}
     parser.add_argument("--dtype", choices=("bf16", "fp16", "fp32"), default="bf16", help="default: bf16")

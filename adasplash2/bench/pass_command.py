@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import time
+import itertools
+from functools import partial
 
-from adasplash2.usage import UsageError
+from adasplash2.usage import Files, UsageError
 from adasplash2.verify import machine
+from adasplash2.verify.progress import Progress
 
 from . import command
 from .pass_report import pass_figure, pass_text
@@ -14,6 +16,8 @@ from .pass_rows import NAMES
 from .passes import ALPHAS, LENGTHS, PassRecord, count_passes, tolerance
 from .plot import save
 from .record import Header, write_record
+
+SHORT = 4096  # keys that take about as long as what rows of any length cost; only the time left is guessed from it
 
 
 def run_passes(options: argparse.Namespace, typed: str) -> int:
@@ -29,26 +33,24 @@ def run_passes(options: argparse.Namespace, typed: str) -> int:
     device = None if options.spec or not command.has_gpu() else command.gpu()
     header = Header.now(typed, machine.this_machine(device or "cpu"))
     source = "specification" if device is None else "kernels"
-    print("Counting in the float64 specification." if device is None else "Counting in the kernels.", flush=True)
     record = PassRecord(header, source, tolerance(), ())
     lengths = tuple(sorted(set(options.length))) or LENGTHS
-    code, start = 0, time.perf_counter()
+    names, alphas = tuple(options.workload) or NAMES, tuple(options.alpha) or ALPHAS
+    keys = list(itertools.product(lengths, names, alphas))
+    steps = {key: "{1}, length {0}, alpha {2:g}".format(*key) for key in keys}
+    weights = {key: key[0] + SHORT for key in keys}
+    files, code = Files(), 0
     try:
-        for result in count_passes(
-            tuple(options.workload) or NAMES,
-            lengths,
-            tuple(options.alpha) or ALPHAS,
-            rows=options.rows,
-            device=device,
-        ):
-            if not record.results or record.results[-1].length != result.length:
-                print(f"length {result.length} ({time.perf_counter() - start:.0f} s)", flush=True)
-            record = PassRecord(header, source, record.tolerance, (*record.results, result))
-            if options.json is not None:
-                write_record(options.json, record)
+        with Progress(
+            "adasplash2 bench passes", steps, unit=f"kinds of rows in the {source}", weights=weights
+        ) as progress:
+            for result in count_passes(names, lengths, alphas, rows=options.rows, device=device):
+                record = PassRecord(header, source, record.tolerance, (*record.results, result))
+                files.write("--json", options.json, partial(write_record, record=record))
+                progress.advance()
     except KeyboardInterrupt:
         code = command.INTERRUPTED
-    print(f"\n{pass_text(record)}")
-    if options.plot is not None:
-        save(pass_figure(record), options.plot)
+    files.write("--plot", options.plot, lambda path: save(pass_figure(record), path))
+    print(pass_text(record))
+    files.close()
     return code or int(any(not result.residual <= record.tolerance for result in record.results))

@@ -9,6 +9,7 @@ import sys
 from adasplash2.usage import UsageError
 from adasplash2.verify import machine
 from adasplash2.verify.cases import DTYPES
+from adasplash2.verify.progress import Progress
 from adasplash2.workloads import workload
 
 from . import command, stages, tune
@@ -47,24 +48,28 @@ def run_tune(options: argparse.Namespace) -> int:
         raise UsageError(str(error)) from error
     rows = tune.candidates(current, vary)
     found: list[tune.Trial] = []
+    code = 0
     try:
-        for trial in tune.trials(loads, options.alpha, rows, device):
-            found.append(trial)
-            took = trial.failure or f"{trial.total_ms:.3g} ms"
-            print(f"[{len(found)}/{len(rows)}] {tune.describe(trial.row)}: {took}", flush=True)
+        steps = {place: tune.describe(row) for place, row in enumerate(rows)}
+        with Progress("adasplash2 bench tune", steps, unit="candidates", every_s=60.0) as progress:
+            for trial in tune.trials(loads, options.alpha, rows, device):
+                found.append(trial)
+                took = trial.failure or f"{trial.total_ms:.3g} ms"
+                progress.advance()
+                progress.note(f"[{len(found)}/{len(rows)}] {tune.describe(trial.row)}: {took}")
     except DeviceLostError as error:
         print(f"adasplash2 bench tune: {error}. What was measured before is kept.", file=sys.stderr)
     except KeyboardInterrupt:
-        pass
+        code = command.INTERRUPTED
     if not found:
-        return command.INTERRUPTED
+        return code or 1
     this = machine.this_machine(device)
     where = f"{datetime.date.today().isoformat()}, {this.device_name}, torch {this.torch}, triton {this.triton}"
     what = f"{' + '.join(names)} {shapes[0].shape} {shapes[0].mask} {options.dtype} alpha {options.alpha:g}"
     line = tune.proposal(found, stages.launch_key(dtype, options.head_dim), where, what)
-    print("", *text_lines(tune.trial_table(found)), "", "Best of each stage:", *tune.stage_bests(found), sep="\n")
+    print(*text_lines(tune.trial_table(found)), "", "Best of each stage:", *tune.stage_bests(found), sep="\n")
     print(f"\nProposed row of LAUNCH in adasplash2/problem.py:\n    {line}" if line else "\nNo candidate ran.")
-    return 0 if line else 1
+    return code or int(not line)
 
 
 def parse_vary(asked: list[str]) -> dict[str, tuple[int, ...]]:

@@ -45,8 +45,8 @@ def run_cases(cases: list[Case], device: str, impl: str, jobs: int, on_result: C
     """
     jobs = min(jobs, len(cases))
     if jobs <= 1:
-        for index, case in enumerate(cases):
-            on_result(index, measure(case, device, impl))
+        for index in order(cases, jobs):
+            on_result(index, measure(cases[index], device, impl))
         return
     threads = max(1, len(usable_cores()) // jobs)
     # NumPy's and torch's libraries read it at import, so the processes that start from here see it in time.
@@ -57,7 +57,7 @@ def run_cases(cases: list[Case], device: str, impl: str, jobs: int, on_result: C
     # The processes inherit that they ignore Ctrl-C; this one answers to it.
     answer = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
-        waiting = {pool.submit(measure, cases[index], device, impl): index for index in spread(cases)}
+        waiting = {pool.submit(measure, cases[index], device, impl): index for index in order(cases, jobs)}
     finally:
         signal.signal(signal.SIGINT, answer)
     try:
@@ -72,6 +72,11 @@ def run_cases(cases: list[Case], device: str, impl: str, jobs: int, on_result: C
             process.join()
         raise
     pool.shutdown()
+
+
+def order(cases: list[Case], jobs: int) -> list[int]:
+    """Return the order in which cases begin: as they come in one process, else as `spread` has them."""
+    return spread(cases) if min(jobs, len(cases)) > 1 else list(range(len(cases)))
 
 
 def spread(cases: list[Case]) -> list[int]:

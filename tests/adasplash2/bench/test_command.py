@@ -106,7 +106,7 @@ def test_the_record_is_written_after_every_case(measured, tmp_path, capsys, seco
     is_result = not isinstance(second, BaseException)
     assert len(record["results"]) == 1 + is_result and record["asked"] == 2
     printed = capsys.readouterr()
-    assert "[1/2] topic16 32768 d64 causal: ours 2.50/6.00" in printed.out
+    assert "[1/2] topic16 32768 d64 causal: ours 2.50/6.00" in printed.err and "[1/2]" not in printed.out
     assert ("INCOMPLETE" in printed.out) == (not is_result)
     assert "Our time over the floor" in printed.out
 

@@ -104,7 +104,8 @@ def test_the_command_counts_and_keeps_a_record(tmp_path, capsys):
     path = tmp_path / "passes.json"
     arguments = ["--spec", "--length", "2", "--length", "50", "--workload", "equal", "--rows", "3", "--json", str(path)]
     assert cli.main(["bench", "passes", *arguments]) == 0
-    printed = capsys.readouterr().out
+    printed, progress = capsys.readouterr()
+    assert progress == "" and printed.startswith("Passes at alpha 1.5")
     assert "float64 specification" in printed and "Passes at alpha 2, mean / most" in printed
     kept = json.loads(path.read_text())
     assert [(one["length"], one["alpha"]) for one in kept["results"]] == [(2, 1.5), (2, 2.0), (50, 1.5), (50, 2.0)]
