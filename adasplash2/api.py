@@ -224,8 +224,9 @@ def _run_reference(
         return out, None
     residual = torch.where(tau == torch.inf, 0.0, (mass - 1.0).abs())
     passes = torch.zeros_like(tau, dtype=torch.int32)
-    skipped = _skipped(block_mask, query.shape[2], key.shape[2], is_causal, (reference.BLOCK, reference.BLOCK))
-    return out, AttentionAux(tau, mass, residual, passes, block_mask, skipped)
+    shape, block = (query.shape[2], key.shape[2]), (reference.BLOCK, reference.BLOCK)
+    seen = _visible_blocks(block_mask, shape, block, is_causal, attn_mask)
+    return out, AttentionAux(tau, mass, residual, passes, block_mask, _skipped(block_mask, seen))
 
 
 def _run_kernels(
@@ -252,8 +253,8 @@ def _run_kernels(
     block = problem.launch.block_m, problem.launch.block_n
     # A row without a key has row_max = -inf and tau = +inf.
     absolute = torch.where(tau == torch.inf, tau, tau + row_max)
-    skipped = _skipped(block_mask, query.shape[2], key.shape[2], is_causal, block)
-    return out, AttentionAux(absolute, mass, residual, passes, block_mask, skipped)
+    seen = _visible_blocks(block_mask, (query.shape[2], key.shape[2]), block, is_causal, None)
+    return out, AttentionAux(absolute, mass, residual, passes, block_mask, _skipped(block_mask, seen))
 
 
 def _check_kernels(query: torch.Tensor, value: torch.Tensor, attn_mask: torch.Tensor | None, alpha: float) -> None:
@@ -288,17 +289,40 @@ def _check_kernels(query: torch.Tensor, value: torch.Tensor, attn_mask: torch.Te
         )
 
 
-def _skipped(
-    block_mask: torch.Tensor, n_queries: int, n_keys: int, is_causal: bool, block: tuple[int, int]
+def _visible_blocks(
+    block_mask: torch.Tensor,
+    shape: tuple[int, int],
+    block: tuple[int, int],
+    is_causal: bool,
+    attn_mask: torch.Tensor | None,
 ) -> torch.Tensor:
-    """Return the share of visible blocks that the mask leaves out; 0 if no block is visible."""
-    batch, heads, n_query_blocks, n_key_blocks = block_mask.shape
+    """Return how many blocks hold a key that some query may see; ``shape`` is (n_queries, n_keys)."""
     # Tensors throughout: traces, vmap and meta tensors pass, and nothing waits for the device.
+    batch, heads, n_query_blocks, n_key_blocks = block_mask.shape
+    if attn_mask is not None:
+        visible = attn_mask if attn_mask.dtype == torch.bool else attn_mask != -torch.inf
+        for dim in (-2, -1):
+            visible = _any_of_blocks(visible, dim, shape[dim], block[dim])
+        return visible.expand(batch, heads, n_query_blocks, n_key_blocks).sum()
     seen = torch.full((n_query_blocks,), n_key_blocks, dtype=torch.int64, device=block_mask.device)
     if is_causal:
         last = torch.arange(1, n_query_blocks + 1, device=block_mask.device) * block[0]
-        seen = (last.clamp(max=n_queries) + (n_keys - n_queries + block[1] - 1)) // block[1]
+        seen = (last.clamp(max=shape[0]) + (shape[1] - shape[0] + block[1] - 1)) // block[1]
         seen = torch.clamp(seen, min=0, max=n_key_blocks)
-    visible = seen.sum() * (batch * heads)
+    return seen.sum() * (batch * heads)
+
+
+def _any_of_blocks(visible: torch.Tensor, dim: int, length: int, block: int) -> torch.Tensor:
+    """Return a mask with one entry for each block of a dimension, or with the one entry that stands for all of them."""
+    if visible.shape[dim] == 1 and length != 1:
+        return visible
+    missing = -visible.shape[dim] % block
+    padded = torch.nn.functional.pad(visible, (0, missing) if dim == -1 else (0, 0, 0, missing))
+    # From the left, so that the new dimension does not move the others.
+    return padded.unflatten(dim, (-1, block)).any(dim=dim) if padded.numel() else padded[..., :0]
+
+
+def _skipped(block_mask: torch.Tensor, visible: torch.Tensor) -> torch.Tensor:
+    """Return the share of visible blocks that the mask leaves out; 0 if no block is visible."""
     kept = block_mask.sum().double()
     return torch.where(visible == 0, 0.0, 1.0 - kept / visible.clamp(min=1))
