@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from adasplash2 import entmax_attention
+from adasplash2 import AttentionAux, entmax_attention
 from adasplash2.problem import MAX_PASSES, TOLERANCE, choose_launch
 from adasplash2.reference import BLOCK
 from adasplash2.workloads import Workload
@@ -54,6 +55,13 @@ def answer_of(load: Workload, d_out: torch.Tensor, *, alpha: float, impl: str) -
         return_aux=True,
     )
     gradients = torch.autograd.grad(out, operands, d_out.to(out.device))
+    return as_answer(load, out, gradients, aux, impl=impl)
+
+
+def as_answer(
+    load: Workload, out: torch.Tensor, gradients: Sequence[torch.Tensor], aux: AttentionAux, *, impl: str
+) -> Answer:
+    """Return what a call returned, and the gradients for query, key and value, as an answer to be judged."""
     d_query, d_key, d_value = (as_floats(gradient) for gradient in gradients)
     return Answer(
         out=as_floats(out),

@@ -6,7 +6,7 @@ import html
 import math
 from collections.abc import Sequence
 
-from .judge import MASS_BUDGET
+from .judge import MASS_BUDGET, Comparison, RowsComparison
 from .measure import Picture, Result
 
 # Colours that also differ for colour-blind readers (Okabe and Ito), and a ramp from light to dark.
@@ -19,14 +19,14 @@ _INK, _FAINT, _BAD = "#1b1f24", "#d9dee3", "#c1121f"
 
 
 def errors_chart(results: Sequence[Result]) -> str:
-    """Return one row a case: error (dot) and budget (bar) of out and of each gradient, on a logarithmic axis."""
+    """Return one row a case: error (dot) and bound (bar) of the worst row of each tensor, on a logarithmic axis."""
     width, gap = 184, 34
     low, high = -8, 1
     height = _TOP + _ROW * len(results) + _BOTTOM
     parts = _row_labels(results)
     for index, (name, title) in enumerate(_PANELS.items()):
         left = _LABEL + index * (width + gap)
-        parts += _log_axis(left, width, low, high, height, title, "relative error")
+        parts += _log_axis(left, width, low, high, height, title, "worst row, share of its size")
         for row, result in enumerate(results):
             comparison = result.comparisons.get(name)
             middle = _TOP + _ROW * row + _ROW / 2
@@ -36,7 +36,7 @@ def errors_chart(results: Sequence[Result]) -> str:
             colour = DTYPE_COLOURS[result.case.dtype] if comparison.passed else _BAD
             error = _place(comparison.error, left, width, low, high)
             budget = _place(comparison.budget, left, width, low, high)
-            tip = f"{_label(result)}: {name} {comparison.error:.2e}, budget {comparison.budget:.2e}"
+            tip = f"{_label(result)}: {name} {comparison.error:.2e}, bound {comparison.budget:.2e}{_over(comparison)}"
             parts.append(
                 f"<g><title>{html.escape(tip)}</title>"
                 + _line(error, middle, budget, middle, colour, 1)
@@ -44,9 +44,9 @@ def errors_chart(results: Sequence[Result]) -> str:
                 + f'<circle cx="{error:.1f}" cy="{middle}" r="3.6" fill="{colour}"/></g>'
             )
     legend = [(_dot(colour), f"error, {name}") for name, colour in DTYPE_COLOURS.items()]
-    legend += [(_dot(_BAD), "error over its budget"), (_line(6, -9, 6, 1, _INK, 2), "budget")]
+    legend += [(_dot(_BAD), "error over its bound"), (_line(6, -9, 6, 1, _INK, 2), "bound")]
     parts += _legend(_LABEL, 12, legend)
-    return _svg(_LABEL + len(_PANELS) * (width + gap), height, parts, "errors and budgets of every case")
+    return _svg(_LABEL + len(_PANELS) * (width + gap), height, parts, "errors and bounds of every case")
 
 
 def rows_chart(results: Sequence[Result]) -> str:
@@ -130,6 +130,12 @@ def mask_chart(picture: Picture) -> str:
         parts.append(_box(left + wide + 18, y - 10, 12, 12, colour, "#8b949e"))
         parts.append(_text(left + wide + 36, y, name, "start", _INK, 11))
     return _svg(left + wide + 180, top + max(high, 130) + 26, parts, "support and block mask of one head")
+
+
+def _over(comparison: Comparison) -> str:
+    if not isinstance(comparison, RowsComparison):
+        return ""
+    return f"; {comparison.over} of {comparison.rows} rows over"
 
 
 def _label(result: Result) -> str:

@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 import entmax_ref
 from adasplash2.workloads import Workload
 
+from .rounding import Expected, expected_errors
+
 Floats = NDArray[np.float64]
 Booleans = NDArray[np.bool_]
 
@@ -51,6 +53,8 @@ class Truth:
         whether it is support.  The gradient jumps there, so ``d_out`` is 0 in such rows.
     d_out : Tensor
         The gradient of the output that all implementations get, on the CPU.
+    expected : dict of Expected
+        The error that each row of ``out`` and of the gradients must expect from rounding alone.
     """
 
     out: Floats
@@ -63,6 +67,7 @@ class Truth:
     empty_rows: Booleans
     undecided_rows: Booleans
     d_out: torch.Tensor
+    expected: dict[str, Expected]
 
 
 def as_floats(tensor: torch.Tensor) -> Floats:
@@ -70,53 +75,91 @@ def as_floats(tensor: torch.Tensor) -> Floats:
     return tensor.detach().double().cpu().numpy()
 
 
-def each_head(load: Workload, alpha: float) -> Iterator[Head]:
-    """Yield the heads one by one, so that no more than one score matrix is held."""
+def each_head(load: Workload, alpha: float, scale: float | None = None) -> Iterator[Head]:
+    """Yield the heads one by one, so that no more than one score matrix is held; the scale as for `truth_of`."""
     query, key, value = (as_floats(part) for part in (load.query, load.key, load.value))
     batch, heads, _, head_dim = query.shape
     group = heads // key.shape[1]
-    scale = head_dim**-0.5
+    scale = head_dim**-0.5 if scale is None else scale
     with np.errstate(invalid="ignore", over="ignore"):
         for item, head in np.ndindex(batch, heads):
             q, k, v = query[item, head], key[item, head // group], value[item, head // group]
-            scores = entmax_ref.attention_scores(q[None, None], k[None, None], is_causal=load.is_causal)[0, 0]
+            scores = entmax_ref.attention_scores(q[None, None], k[None, None], is_causal=load.is_causal, scale=scale)[
+                0, 0
+            ]
             # head_dim products and sums, the scale's own rounding, the product with it.
             size = np.abs(np.nan_to_num(q, posinf=0.0, neginf=0.0)) @ np.abs(np.nan_to_num(k, posinf=0.0, neginf=0.0)).T
-            error = gamma(head_dim + 2) * scale * (alpha - 1.0) * size
+            error = gamma(head_dim + 2) * abs(scale) * (alpha - 1.0) * size
             visible = scores != -np.inf
             yield Head(
                 (item, head), (item, head // group), q, k, v, (alpha - 1.0) * scores, np.where(visible, error, 0.0)
             )
 
 
-def truth_of(load: Workload, alpha: float, seed: int) -> Truth:
-    """Return the oracle's answer for a workload and for a seeded gradient of its output."""
+def truth_of(
+    load: Workload, alpha: float, seed: int, *, scale: float | None = None, drawn: torch.Tensor | None = None
+) -> Truth:
+    """Return the oracle's answer for a workload and for a gradient of its output.
+
+    Parameters
+    ----------
+    load : Workload
+    alpha : float
+        1.5 or 2.
+    seed : int
+        Of the gradient, unless it is given.
+    scale : float, optional
+        Multiplier of q.k; ``head_dim ** -0.5`` by default.
+    drawn : Tensor, shape of query, optional
+        The gradient of the output; it is made 0 in undecided rows.
+
+    Returns
+    -------
+    Truth
+    """
     query, key, value = (as_floats(part) for part in (load.query, load.key, load.value))
     is_causal, enable_gqa = load.is_causal, load.enable_gqa
+    scale = query.shape[-1] ** -0.5 if scale is None else scale
     with np.errstate(invalid="ignore", over="ignore"):
         out, aux = entmax_ref.attention(
-            query, key, value, alpha=alpha, is_causal=is_causal, enable_gqa=enable_gqa, return_aux=True
+            query, key, value, alpha=alpha, is_causal=is_causal, scale=scale, enable_gqa=enable_gqa, return_aux=True
         )
     nan_rows, empty_rows = load.nan_rows.numpy(), load.empty_rows.numpy()
     row_error = np.zeros(aux.tau.shape)
     undecided = np.zeros(aux.tau.shape, dtype=np.bool_)
-    for head in each_head(load, alpha):
+    for head in each_head(load, alpha, scale):
         row_error[head.place] = head.z_error.max(axis=-1)
         if alpha == 2.0:
             with np.errstate(invalid="ignore"):
                 near = np.abs(head.z - aux.tau[head.place][:, None]) <= 2.0 * head.z_error.max(axis=-1)[:, None]
             undecided[head.place] = near.any(axis=-1)
-    generator = torch.Generator().manual_seed(seed + 1)
-    drawn = torch.randn(load.query.shape, generator=generator)
-    d_out = torch.where(torch.from_numpy(undecided)[..., None], 0.0, drawn).to(load.query.dtype)
+    if drawn is None:
+        generator = torch.Generator().manual_seed(seed + 1)
+        drawn = torch.randn(load.query.shape, generator=generator)
+    d_out = torch.where(torch.from_numpy(undecided)[..., None], 0.0, drawn.cpu()).to(load.query.dtype)
     with np.errstate(invalid="ignore", over="ignore"):
         d_query, d_key, d_value = entmax_ref.attention_vjp(
-            query, key, value, as_floats(d_out), alpha=alpha, is_causal=is_causal, enable_gqa=enable_gqa
-        )
-    return Truth(out, d_query, d_key, d_value, aux.tau, row_error, nan_rows, empty_rows, undecided & ~nan_rows, d_out)
+            query, key, value, as_floats(d_out),
+            alpha=alpha, is_causal=is_causal, scale=scale, enable_gqa=enable_gqa,
+        )  # fmt: skip
+    expected = expected_errors(
+        load.query, load.key, load.value, d_out.to(load.query.device), aux.tau,
+        alpha=alpha, is_causal=is_causal, scale=scale,
+    )  # fmt: skip
+    return Truth(
+        out, d_query, d_key, d_value, aux.tau, row_error, nan_rows, empty_rows, undecided & ~nan_rows, d_out, expected
+    )
 
 
-def live_blocks(load: Workload, truth: Truth, alpha: float, block: tuple[int, int], margin: float = 2.0) -> Booleans:
+def live_blocks(
+    load: Workload,
+    truth: Truth,
+    alpha: float,
+    block: tuple[int, int],
+    margin: float = 2.0,
+    *,
+    scale: float | None = None,
+) -> Booleans:
     """Return which blocks hold support beyond doubt: an exact gap above ``margin`` times the error of its z.
 
     Parameters
@@ -127,6 +170,8 @@ def live_blocks(load: Workload, truth: Truth, alpha: float, block: tuple[int, in
         Queries and keys of a block.
     margin : float
         2 for the kernels, whose z and row maximum may both be off; 0 for the exact support.
+    scale : float, optional
+        As for `truth_of`.
 
     Returns
     -------
@@ -134,7 +179,7 @@ def live_blocks(load: Workload, truth: Truth, alpha: float, block: tuple[int, in
     """
     batch, heads, n_queries = truth.tau.shape
     live = np.zeros((batch, heads, -(-n_queries // block[0]), -(-load.key.shape[2] // block[1])), dtype=np.bool_)
-    for head in each_head(load, alpha):
+    for head in each_head(load, alpha, scale):
         with np.errstate(invalid="ignore"):
             gap = head.z - truth.tau[head.place][:, None]
             sure = gap > margin * truth.row_error[head.place][:, None]

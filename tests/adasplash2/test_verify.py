@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import io
 import json
 import math
 from html.parser import HTMLParser
@@ -20,7 +19,6 @@ from adasplash2.verify.judge import Comparison, budget, judge, relative_error
 from adasplash2.verify.machine import Machine
 from adasplash2.verify.measure import Result, measure
 from adasplash2.verify.naive import naive_attention, row_gaps
-from adasplash2.verify.progress import Progress
 from adasplash2.verify.truth import as_floats, each_head, in_blocks, live_blocks, truth_of
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -358,7 +356,7 @@ def test_json_holds_every_number(broken, tmp_path):
     record.write_json(tmp_path / "run.json", MACHINE, broken, asked=2, seconds=3.0)
     run = json.loads((tmp_path / "run.json").read_text(), parse_constant=pytest.fail)
     assert set(run) == {"schema", "date", "machine", "seconds", "cases_asked", "passed", "results"}
-    assert run["schema"] == 1 and run["passed"] is False and run["machine"]["mode"] == "interpreter"
+    assert run["schema"] == 2 and run["passed"] is False and run["machine"]["mode"] == "interpreter"
     first = run["results"][0]
     assert first["case"]["name"] == "topic16" and first["lost"] == 2 and first["passed"] is False
     assert first["comparisons"]["d_key"] == {"error": "nan", "budget": 1e-6, "passed": False}
@@ -398,20 +396,6 @@ def test_the_report_loads_nothing(results, broken, tmp_path):
     assert text.count("<svg") == 3 and "kept, holds support" in text and "2 of" in text
     assert 'class="verdict pass"' in report.page(MACHINE, results, asked=2, seconds=1.0)
     assert 'class="verdict fail"' in report.page(MACHINE, [], asked=2, seconds=1.0)
-
-
-class Terminal(io.StringIO):
-    def isatty(self):
-        return True
-
-
-def test_progress_shows_on_a_terminal_only():
-    quiet, terminal = io.StringIO(), Terminal()
-    for stream in (quiet, terminal):
-        with Progress(2, stream) as progress:
-            progress.advance("gauss1")
-    assert quiet.getvalue() == ""
-    assert "1/2 cases" in terminal.getvalue() and terminal.getvalue().endswith("\r\x1b[K")
 
 
 def test_spread_puts_what_compiles_anew_first():
