@@ -217,11 +217,14 @@ def _run_reference(
 ) -> tuple[torch.Tensor, AttentionAux | None]:
     """Return output and report of the eager reference."""
     query, key, value, attn_mask = operands
+    if not return_aux:
+        out = reference.reference_output(
+            query, key, value, alpha=alpha, is_causal=is_causal, scale=scale, attn_mask=attn_mask
+        )
+        return out, None
     out, tau, mass, block_mask = reference.reference_attention(
         query, key, value, alpha=alpha, is_causal=is_causal, scale=scale, attn_mask=attn_mask
     )
-    if not return_aux:
-        return out, None
     residual = torch.where(tau == torch.inf, 0.0, (mass - 1.0).abs())
     passes = torch.zeros_like(tau, dtype=torch.int32)
     shape, block = (query.shape[2], key.shape[2]), (reference.BLOCK, reference.BLOCK)

@@ -5,7 +5,7 @@
 ``threshold`` (the root on those keys); ``jacobian`` holds the products with the Jacobian on the supported keys.
 """
 
-from .attention import ReferenceResult, reference_attention
+from .attention import ReferenceResult, reference_attention, reference_output
 from .chunks import BLOCK
 
-__all__ = ["BLOCK", "ReferenceResult", "reference_attention"]
+__all__ = ["BLOCK", "ReferenceResult", "reference_attention", "reference_output"]

@@ -10,7 +10,10 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import torch
+import torch._compile
+from torch.autograd import forward_ad
 
+from ..transforms import as_bytes, as_words, empty_bytes
 from . import passes
 from .chunks import BLOCK
 
@@ -75,9 +78,55 @@ def reference_attention(
     mode once, and either over the other; `torch.func` composes with all of it.  Memory beyond operands and results is
     some ten matrices of `adasplash2.reference.chunks.SCORES_AT_ONCE` scores.
     """
-    if attn_mask is not None:
-        attn_mask = attn_mask.reshape((1,) * (4 - attn_mask.dim()) + attn_mask.shape)
-    return ReferenceResult(*_Forward.apply(query, key, value, attn_mask, alpha, is_causal, scale))
+    out, tau, mass, blocks = _attend(query, key, value, attn_mask, alpha, is_causal, scale)
+    shape = *query.shape[:2], -(-query.shape[2] // BLOCK), -(-key.shape[2] // BLOCK)
+    return ReferenceResult(out, tau, mass, as_words(blocks, shape) != 0)
+
+
+def reference_output(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    *,
+    alpha: float,
+    is_causal: bool,
+    scale: float,
+    attn_mask: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """Return ``out`` of `reference_attention` alone; a graph traced with it holds for any number of blocks."""
+    return _attend(query, key, value, attn_mask, alpha, is_causal, scale)[0]
+
+
+def _attend(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    mask: torch.Tensor | None,
+    alpha: float,
+    is_causal: bool,
+    scale: float,
+) -> Four:
+    if mask is not None:
+        mask = mask.reshape((1,) * (4 - mask.dim()) + mask.shape)
+    # Dynamo takes no function with a forward mode: a graph outside every transform holds the operator and its own
+    # derivative, under a transform it breaks here and runs as it would without.
+    if torch.compiler.is_compiling() and not _under_transform():
+        return _forward(query, key, value, mask, alpha, is_causal, scale)
+    return _apply(_Forward, query, key, value, mask, alpha, is_causal, scale)
+
+
+def _under_transform() -> bool:
+    return forward_ad._current_level >= 0 or torch._C._functorch.peek_interpreter_stack() is not None
+
+
+# What torch.compiler.assume_constant_result and torch.compiler.disable do, without importing Dynamo, which takes a
+# second, along with this package.
+_under_transform._dynamo_marked_constant = True  # type: ignore[attr-defined]
+
+
+@torch._compile._disable_dynamo
+def _apply(function: Any, *args: Any) -> Any:
+    return function.apply(*args)
 
 
 @torch.library.custom_op("adasplash2::reference_forward", mutates_args=())
@@ -90,7 +139,8 @@ def _forward(
     is_causal: bool,
     scale: float,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    return passes.forward(query, key, value, mask, alpha, is_causal, scale)
+    out, tau, mass, blocks = passes.forward(query, key, value, mask, alpha, is_causal, scale)
+    return out, tau, mass, as_bytes(blocks.int())
 
 
 @torch.library.custom_op("adasplash2::reference_gradient", mutates_args=())
@@ -155,7 +205,7 @@ def _(query, key, value, mask, alpha, is_causal, scale):  # type: ignore[no-unty
         query.new_empty((*rows, value.shape[3])),
         query.new_empty(rows, dtype=low),
         query.new_empty(rows, dtype=low),
-        query.new_empty(blocks, dtype=torch.bool),
+        empty_bytes(query, blocks),
     )
 
 
@@ -179,8 +229,21 @@ def _(d_out, query, key, value, mask, *rest):  # type: ignore[no-untyped-def]
     return _empty_gradients(query, key, value, mask, rest[-1])
 
 
+def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Four) -> None:
+    ctx.save_for_backward(*inputs[:4])
+    ctx.options = inputs[4:]
+
+
+def _backward(ctx: Any, d_out: torch.Tensor, *_: Any) -> tuple[Any, ...]:
+    of_mask = _wants_mask(ctx, 3)
+    return *_gradients(_gradient(d_out, *ctx.saved_tensors, *ctx.options, of_mask), of_mask), None, None, None
+
+
+_forward.register_autograd(_backward, setup_context=_setup_context)
+
+
 class _Forward(torch.autograd.Function):
-    """query, key, value, mask, alpha, is_causal, scale -> out, tau, mass, block mask."""
+    """query, key, value, mask, alpha, is_causal, scale -> out, tau, mass, block mask (bytes of int32)."""
 
     @staticmethod
     def forward(*args: Any) -> Four:
@@ -195,13 +258,13 @@ class _Forward(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, d_out: torch.Tensor, *_: Any) -> tuple[Any, ...]:
         of_mask = _wants_mask(ctx, 3)
-        found = _Gradient.apply(d_out, *ctx.saved_tensors, *ctx.options, of_mask)
+        found = _apply(_Gradient, d_out, *ctx.saved_tensors, *ctx.options, of_mask)
         return *_gradients(found, of_mask), None, None, None
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Any) -> tuple[Any, ...]:
         operands = ctx.saved_tensors
-        return _Tangent.apply(*operands, *_directions(operands, tangents[:4]), *ctx.options), None, None, None
+        return _apply(_Tangent, *operands, *_directions(operands, tangents[:4]), *ctx.options), None, None, None
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple[Any, ...], *args: Any) -> tuple[Any, Any]:
@@ -225,8 +288,8 @@ class _Gradient(torch.autograd.Function):
         d_out, *operands = ctx.saved_tensors
         along = _directions(operands, (*directions[:3], directions[3] if ctx.of_mask else None))
         of_mask = _wants_mask(ctx, 4)
-        of_d_out = _Tangent.apply(*operands, *along, *ctx.options)
-        found = _Second.apply(d_out, *operands, *along, *ctx.options, of_mask)
+        of_d_out = _apply(_Tangent, *operands, *along, *ctx.options)
+        found = _apply(_Second, d_out, *operands, *along, *ctx.options, of_mask)
         return of_d_out, *_gradients(found, of_mask), None, None, None, None
 
     @staticmethod
@@ -234,10 +297,10 @@ class _Gradient(torch.autograd.Function):
         d_out, *operands = ctx.saved_tensors
         along = _directions(operands, tangents[1:5])
         # The gradient is linear in d_out, and its derivative by the operands is symmetric.
-        found = _Second.apply(d_out, *operands, *along, *ctx.options, ctx.of_mask)
+        found = _apply(_Second, d_out, *operands, *along, *ctx.options, ctx.of_mask)
         if tangents[0] is None:
             return tuple(found)
-        linear = _Gradient.apply(tangents[0], *operands, *ctx.options, ctx.of_mask)
+        linear = _apply(_Gradient, tangents[0], *operands, *ctx.options, ctx.of_mask)
         return tuple(one + other for one, other in zip(found, linear, strict=True))
 
     @staticmethod
@@ -261,8 +324,8 @@ class _Tangent(torch.autograd.Function):
     def backward(ctx: Any, weight: torch.Tensor) -> tuple[Any, ...]:
         operands, along = ctx.saved_tensors[:4], ctx.saved_tensors[4:]
         of_mask, of_direction = _wants_mask(ctx, 3), _wants_mask(ctx, 7)
-        found = _Second.apply(weight, *operands, *along, *ctx.options, of_mask)
-        linear = _Gradient.apply(weight, *operands, *ctx.options, of_direction)
+        found = _apply(_Second, weight, *operands, *along, *ctx.options, of_mask)
+        linear = _apply(_Gradient, weight, *operands, *ctx.options, of_direction)
         return *_gradients(found, of_mask), *_gradients(linear, of_direction), None, None, None
 
     @staticmethod
@@ -369,7 +432,7 @@ def _mapped(
     unfolded = [result.unflatten(0, (length, batch)) for result in results[:3]]
     if of_mask is False:
         return (*unfolded, results[3]), (0, 0, 0, None)
-    last = results[3].unflatten(0, (length, batch))
+    last = results[3].unflatten(0, (length, results[3].shape[0] // length))
     if of_mask and of_mask_batch != batch:
         last = last.sum(1, keepdim=True)
     return (*unfolded, last), (0, 0, 0, 0)
