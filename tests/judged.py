@@ -31,7 +31,7 @@ def judged(query, key, value, d_out, *, alpha=1.5, is_causal=False, scale=None):
     answer = as_answer(load, out, grads, aux, impl="triton")
     live = live_blocks(load, truth, alpha, answer.block, scale=factor)
     found = judge(load, truth, answer, naive, live)
-    assert found.failures == ()
+    assert not found.failures, found.failures
     empty = torch.from_numpy(truth.empty_rows).to(aux.mass.device)
     assert not aux.mass[empty].any() and 0.0 <= aux.skipped <= 1.0 and aux.block_mask.dtype == torch.bool
     return aux

@@ -52,8 +52,10 @@ class RowsComparison(Comparison):
         (batch, head, index) of that row.
     rows, over : int
         Rows that were judged, and rows over their bounds.
-    naive : float
-        How much of the expected error shows up in the naive evaluation, at most; of order one.
+    naive, naive_limit : float
+        How much of the expected error shows up in the naive evaluation, at most; and how much may.  The largest of N
+        normal errors is about ``sqrt(2 * log(N))`` of their standard deviation, N the numbers in the tensor.  Were it
+        more, the naive evaluation would be wrong or the model would miss a term, and no bound would mean anything.
     sensitivity : float
         The smallest error that would be noticed, as a share of the row's norm: the median over the rows that are not 0
         (to the rounding of the oracle).
@@ -69,6 +71,7 @@ class RowsComparison(Comparison):
     rows: int
     over: int
     naive: float
+    naive_limit: float
     sensitivity: float
     share_noticing_2_percent: float
     share_hidden: float
@@ -77,11 +80,16 @@ class RowsComparison(Comparison):
 
     @property
     def passed(self) -> bool:
-        """Whether every row is a number within its bound, and the whole within its budget."""
-        return self.over == 0 and self.whole <= self.whole_budget
+        """Whether every row is a number within its bound, the whole within its budget, and both mean something."""
+        return self.over == 0 and self.whole <= self.whole_budget and self.naive <= self.naive_limit
 
     def failure(self, name: str) -> str:
         """Return what is wrong, in a sentence."""
+        if not self.naive <= self.naive_limit:
+            return (
+                f"{name} has no bounds: the plain evaluation errs by {self.naive:.2e} times what rounding explains, "
+                f"at most {self.naive_limit:.2e}"
+            )
         if self.over:
             place = ", ".join(map(str, self.row))
             return (
@@ -131,7 +139,7 @@ def naive_share(naive: Floats, exact: Floats, expected: Expected, rows: Booleans
     errors, chosen = row_norms(naive - exact), slice(None) if rows is None else rows
     with np.errstate(divide="ignore", invalid="ignore"):
         shares = np.where(expected.error > 0.0, errors / expected.error, 0.0)[chosen]
-    return _worst(shares[np.isfinite(shares)])
+    return _worst(shares)
 
 
 def row_bounds(exact: Floats, expected: Expected, share: float, dtype: torch.dtype) -> Floats:
@@ -194,7 +202,7 @@ def compare_rows(
     chosen = np.ones(exact.shape[:-1], dtype=np.bool_) if rows is None else rows
     places = np.argwhere(chosen)
     if not len(places):
-        return RowsComparison(0.0, 0.0, (), 0, 0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0)
+        return RowsComparison(0.0, 0.0, (), 0, 0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0)
     share = naive_share(naive, exact, expected, chosen)
     with np.errstate(over="ignore", invalid="ignore"):
         errors, lost = row_norms(result - exact)[chosen], row_norms(naive - exact)[chosen]
@@ -216,6 +224,7 @@ def compare_rows(
         rows=len(places),
         over=int(np.count_nonzero(~(errors <= allowed))),
         naive=share,
+        naive_limit=math.sqrt(2.0 * math.log(max(len(places) * exact.shape[-1], 2))),
         sensitivity=float(np.median(seen)) if seen.size else 0.0,
         share_noticing_2_percent=float(np.mean(seen < 0.02)) if seen.size else 1.0,
         share_hidden=float(np.mean(seen >= 1.0)) if seen.size else 0.0,

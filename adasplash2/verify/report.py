@@ -128,16 +128,21 @@ def _rows(results: Sequence[Result]) -> str:
             if not isinstance(found, RowsComparison):
                 continue
             cells = [result.case.name, result.case.dtype, result.case.shape, name, f"{found.over} of {found.rows}"]
-            cells += [", ".join(map(str, found.row)), f"{found.naive:.2f}", short(found.sensitivity)]
+            cells += [
+                ", ".join(map(str, found.row)),
+                f"{found.naive:.2f} <small>/ {found.naive_limit:.1f}</small>",
+                short(found.sensitivity),
+            ]
             cells += [f"{100 * found.share_noticing_2_percent:.0f} %", f"{100 * found.share_hidden:.0f} %"]
             cells.append(f"{short(found.whole)} <small>/ {short(found.whole_budget)}</small>")
             lines.append(_row(cells, "td", broken=not found.passed, names=4))
     return (
         "<h2>Row by row</h2><p>worst row: batch, head, index. naive: the largest error of a row of the plain "
-        "evaluation over the one that rounding must be expected to make there; it scales the bounds, and is of order "
-        "one. noticed: from which error on a row fails, as a share of its norm, for the median row that is not 0; 2 % "
-        "noticed: in how many of these rows an error of 2 % is. hidden: how many could be 0 unnoticed, because their "
-        "terms cancel to less than rounding leaves. whole: error and budget of the tensor, Frobenius.</p>"
+        "evaluation over the one that rounding must be expected to make there, which scales the bounds, and how large "
+        "it may be before they mean nothing and the case fails. noticed: from which error on a row fails, as a share "
+        "of its norm, for the median row that is not 0; 2 % noticed: in how many of these rows an error of 2 % is. "
+        "hidden: how many could be 0 unnoticed, because their terms cancel to less than rounding leaves. whole: error "
+        "and budget of the tensor, Frobenius.</p>"
         f'<div class="wide"><table>{"".join(lines)}</table></div>'
     )
 

@@ -330,6 +330,7 @@ def test_the_table_fits_and_says_it_all(results, broken):
     assert "interpreter on cpu" in text and "torch 2.11" in text and "triton 3.6" in text
     assert "ok topic16" in text and "unit roundoff 6.0e-08" in text and "ok histogram" in text
     assert text.splitlines()[-1].startswith("PASS (2 of 2 cases, 3 s)")
+    assert text.count("median row fails at") == 2 and "every row (a query of a head; for d_k and d_v a key)" in text
     text = table.body(MACHINE, broken, asked=2, seconds=3.0)
     assert "NO topic16" in text and "nan/1.0e-6" in text and "d_key is off by nan" in text
     assert max(map(len, text.splitlines())) <= 119
@@ -394,6 +395,7 @@ def test_the_report_loads_nothing(results, broken, tmp_path):
     assert "http" not in text and "url(" not in text and "@import" not in text
     assert "FAIL" in text and "d_key is off by nan, budget 1.00e-06 &lt;&amp;&gt;" in text
     assert text.count("<svg") == 3 and "kept, holds support" in text and "2 of" in text
+    assert "<h2>Row by row</h2>" in text and "0 of 260" in text and "; 0 of 260 rows over" in text
     assert 'class="verdict pass"' in report.page(MACHINE, results, asked=2, seconds=1.0)
     assert 'class="verdict fail"' in report.page(MACHINE, [], asked=2, seconds=1.0)
 
