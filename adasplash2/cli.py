@@ -208,13 +208,15 @@ def _check_values(options: argparse.Namespace, names: tuple[str, ...]) -> None:
 def _run(cases: list[Case], device: str, impl: str, jobs: int | None) -> tuple[list[Result], bool]:
     """Return the results in the order of the cases, and whether that is all of them."""
     from .verify.progress import Progress
-    from .verify.runner import default_jobs, order, run_cases
+    from .verify.runner import default_jobs, order, run_cases, scores_of
 
     found: dict[int, Result] = {}
     is_whole = True
     jobs = jobs or default_jobs(device)
     steps = {index: f"{cases[index].name} {cases[index].dtype} {cases[index].shape}" for index in order(cases, jobs)}
-    with Progress("adasplash2 verify", steps, at_once=jobs) as progress:
+    # The interpreter takes time by the score, compiled kernels by the compilation. The time left is guessed from it.
+    weights = {index: scores_of(cases[index]) + 20_000.0 if device == "cpu" else 1.0 for index in steps}
+    with Progress("adasplash2 verify", steps, weights=weights, at_once=jobs) as progress:
 
         def keep(index: int, result: Result) -> None:
             found[index] = result

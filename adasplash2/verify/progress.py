@@ -104,7 +104,7 @@ class Progress:
         share = self._share()
         seconds = self._advanced_s / share - gone if _LEAST_SHARE <= share < 1.0 else 0.0
         # A step that takes longer than the others did leaves nothing to say.
-        left = f", about {duration(seconds)} left" if seconds > 0.0 else ""
+        left = f", about {about(seconds)} left" if seconds > 0.0 else ""
         return f"{done} of {self._total} {self._unit}, {duration(gone)}{left}"
 
     def running(self) -> str:
@@ -149,7 +149,13 @@ class Progress:
 
 
 def duration(seconds: float) -> str:
-    """Return a time in the unit that suits it: ``87 s``, ``5 min``."""
+    """Return a time that has gone: ``87 s``, ``5 min 07 s``."""
+    whole = int(seconds)
+    return f"{whole} s" if whole < 100 else f"{whole // 60} min {whole % 60:02d} s"
+
+
+def about(seconds: float) -> str:
+    """Return a time to come, as far as one knows it: ``40 s``, ``5 min``."""
     return f"{seconds:.0f} s" if seconds < 99.5 else f"{seconds / 60.0:.0f} min"
 
 

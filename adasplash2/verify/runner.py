@@ -79,6 +79,11 @@ def order(cases: list[Case], jobs: int) -> list[int]:
     return spread(cases) if min(jobs, len(cases)) > 1 else list(range(len(cases)))
 
 
+def scores_of(case: Case) -> int:
+    """Return how many scores a case has, twice if every stage also runs by itself."""
+    return case.batch * case.heads * case.n_queries * case.n_keys * (2 if case.stages else 1)
+
+
 def spread(cases: list[Case]) -> list[int]:
     """Return the order to start cases in: one of each kind that compiles anew first, the largest before the smaller."""
     seen: dict[tuple[object, ...], int] = {}
@@ -86,6 +91,5 @@ def spread(cases: list[Case]) -> list[int]:
     for index, case in enumerate(cases):
         kind = (case.dtype, case.head_dim, case.is_causal, case.alpha, case.heads, case.n_queries)
         seen[kind] = seen.get(kind, -1) + 1
-        size = case.batch * case.heads * case.n_queries * case.n_keys * (2 if case.stages else 1)
-        rank.append((seen[kind], -size, index))
+        rank.append((seen[kind], -scores_of(case), index))
     return [index for *_, index in sorted(rank)]

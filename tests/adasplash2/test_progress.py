@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from adasplash2.verify.progress import Progress, duration
+from adasplash2.verify.progress import Progress, about, duration
 
 ROOT = Path(__file__).resolve().parents[2]
 PASSES = ["bench", "passes", "--spec", "--workload", "equal", "--workload", "ties", "--rows", "2"]
@@ -86,8 +86,8 @@ def test_the_time_left_counts_down_and_is_left_out_when_it_is_over(monkeypatch):
     now = 15.0
     assert progress.text() == "1 of 4 cases, 15 s, about 25 s left"
     now = 500.0
-    assert progress.text() == "1 of 4 cases, 8 min"
-    assert duration(99.4) == "99 s" and duration(99.6) == "2 min"
+    assert progress.text() == "1 of 4 cases, 8 min 20 s"
+    assert duration(99.9) == "99 s" and duration(125.0) == "2 min 05 s" and about(125.0) == "2 min"
 
 
 def test_a_reader_that_leaves_ends_the_progress_and_not_the_run():
