@@ -232,7 +232,10 @@ def _run(cases: list[Case], device: str, impl: str, jobs: int | None) -> tuple[l
 
 
 def _print_list(cases: list[Case]) -> None:
-    print(f"{len(cases)} cases: name, dtype, heads and sizes and mask (c causal, f full, 2 alpha 2, t transposed)")
+    print(
+        f"{len(cases)} case{'s' * (len(cases) != 1)}: name, dtype, heads and sizes and mask (c causal, f full, 2 alpha 2, t transposed)"
+    )
+    print("sizes: 2*4/2 100x100x64 is batch 2 * 4 heads / 2 kv_heads, 100 queries x 100 keys x head_dim 64")
     for case in cases:
         print(f"  {case.name:<18} {case.dtype}  {case.shape}{'  + every stage by itself' if case.stages else ''}")
 

@@ -60,7 +60,9 @@ def _add_attention(benches: Any) -> None:
     )
     parser.add_argument("--json", metavar="FILE", type=Path, help="write the record to this file, after every case")
     parser.add_argument("--plot", metavar="FILE", type=Path, help="draw the times to this file, .png or .svg")
-    parser.add_argument("--list", action="store_true", help="list the cases that would run, and end")
+    parser.add_argument(
+        "--list", action="store_true", help="list the cases that would run (batch x heads x length x head_dim), and end"
+    )
 
 
 def _add_passes(benches: Any) -> None:

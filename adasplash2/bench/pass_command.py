@@ -52,5 +52,9 @@ def run_passes(options: argparse.Namespace, typed: str) -> int:
         code = command.INTERRUPTED
     files.write("--plot", options.plot, lambda path: save(pass_figure(record), path))
     print(pass_text(record))
+    if code == command.INTERRUPTED:
+        print(
+            f"INTERRUPTED: {len(record.results)} of {len(keys)} kinds of rows were counted; what is said is of those."
+        )
     files.close()
     return code or int(any(not result.residual <= record.tolerance for result in record.results))

@@ -85,7 +85,8 @@ def test_a_gpu_that_is_not_there(capsys):
 def test_list(capsys):
     assert cli.main(["verify", "--list", "--device", "cpu", "--case", "spike", "--dtype", "fp16"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].startswith("1 cases") and "spike" in lines[1] and "fp16" in lines[1]
+    assert lines[0].startswith("1 case:") and "2*4/2 100x100x64" in lines[1]
+    assert "spike" in lines[2] and "fp16" in lines[2]
 
 
 def run(*arguments):

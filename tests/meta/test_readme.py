@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+AS_TEXT = {"capture_output": True, "text": True}
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 NAMES = re.findall(r"^<!-- block: (\w+) -->$", README, flags=re.MULTILINE)
@@ -22,7 +23,7 @@ def block(name: str, readme: Path = ROOT / "README.md") -> subprocess.CompletedP
 
 def test_every_code_block_is_named_and_run():
     # A block without a name would be neither run here nor in .ci/run.
-    assert NAMES == ["verify", "tests", "entmax_ref", "adasplash2"]
+    assert NAMES == ["verify", "tests", "entmax_ref", "adasplash2", "interpreter"]
     assert len(re.findall(r"^```\w+$", README, flags=re.MULTILINE)) == len(NAMES)
 
 
@@ -37,6 +38,17 @@ def test_ci_runs_the_commands_of_the_readme():
     script = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
     assert re.search(r"^step .* readme verify$", script, flags=re.MULTILINE)
     assert re.search(r"^step .* readme tests$", script, flags=re.MULTILINE)
+
+
+def test_the_kernels_skip_blocks_on_a_cpu_as_shown():
+    """Counts may differ by release, words may not, and the numbers have to show what they are there for."""
+    found = subprocess.run([sys.executable, "-c", block("interpreter").stdout], cwd=ROOT, check=True, **AS_TEXT).stdout
+    (shown,) = re.findall(r"<!-- output: interpreter -->\n```\n(.*?)```\n", README, flags=re.DOTALL)
+    assert re.sub(r"\d+", "0", found).split()[:7] == re.sub(r"\d+", "0", shown).split()[:7]
+    for text in (found, shown):
+        (skipped,) = re.findall(r"skipped (\d+)%", text)
+        counts = {int(passes): int(rows) for passes, rows in re.findall(r"(\d+): (\d+)", text)}
+        assert int(skipped) > 50 and sum(counts.values()) == 1024 and counts[1] > 512 and max(counts) <= 3
 
 
 @pytest.mark.parametrize("name", ["entmax_ref", "adasplash2"])

@@ -112,6 +112,16 @@ def test_the_command_counts_and_keeps_a_record(tmp_path, capsys):
     assert read_record(path, PassRecord).source == "specification"
 
 
+def test_an_interrupted_count_says_that_it_is_one(monkeypatch, capsys):
+    def two(*_, **__):
+        yield result("equal", 131072, 2)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("adasplash2.bench.pass_command.count_passes", two)
+    assert cli.main(["bench", "passes", "--spec"]) == 130
+    assert capsys.readouterr().out.splitlines()[-1].startswith("INTERRUPTED: 1 of 200 kinds of rows were counted")
+
+
 def test_an_unconverged_row_gives_exit_code_1(monkeypatch, capsys):
     bad = dataclasses.replace(result("equal", 7, 40), residual=float("nan"))
     monkeypatch.setattr("adasplash2.bench.pass_command.count_passes", lambda *arguments, **options: iter([bad]))

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from adasplash2 import cli, problem
-from adasplash2.bench import stages, tune
+from adasplash2.bench import command, stages, tune
 from adasplash2.bench.tune import Trial
 from adasplash2.bench.tune_command import parse_vary
 from adasplash2.problem import Launch
@@ -66,6 +66,18 @@ def test_trials_run_the_stages_under_another_row(monkeypatch):
     monkeypatch.setattr(tune, "stage_times", broken)
     (trial,) = tune.trials(loads, 1.5, [current], "cpu")
     assert trial.failure == "RuntimeError: out of resource" and trial.total_ms == float("inf")
+
+
+def test_an_interrupt_shows_what_was_timed_and_exits_130(monkeypatch, capsys):
+    def one(loads, alpha, rows, device):
+        yield Trial(rows[0], (("row_max", 1.0),))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(command, "gpu", lambda: "cpu")
+    monkeypatch.setattr(tune, "trials", one)
+    assert cli.main(["bench", "tune", "--length", "64", "--workload", "gauss1"]) == 130
+    printed = capsys.readouterr()
+    assert "Best of each stage" in printed.out and "[1/" in printed.err and "[1/" not in printed.out
 
 
 def test_vary():
