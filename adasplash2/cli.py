@@ -232,10 +232,11 @@ def _run(cases: list[Case], device: str, impl: str, jobs: int | None) -> tuple[l
 
 
 def _print_list(cases: list[Case]) -> None:
+    plural = "" if len(cases) == 1 else "s"
     print(
-        f"{len(cases)} case{'s' * (len(cases) != 1)}: name, dtype, heads and sizes and mask (c causal, f full, 2 alpha 2, t transposed)"
+        f"{len(cases)} case{plural}: name, dtype, heads and sizes and mask (c causal, f full, 2 alpha 2, t transposed)"
     )
-    print("sizes: 2*4/2 100x100x64 is batch 2 * 4 heads / 2 kv_heads, 100 queries x 100 keys x head_dim 64")
+    print("2*4/2 100x100x64: batch 2 * 4 heads / 2 kv_heads, 100 queries x 100 keys x head_dim 64")
     for case in cases:
         print(f"  {case.name:<18} {case.dtype}  {case.shape}{'  + every stage by itself' if case.stages else ''}")
 
