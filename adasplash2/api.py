@@ -20,15 +20,15 @@ class AttentionAux(NamedTuple):
     Attributes
     ----------
     tau : Tensor, float32 (float64 for float64 inputs), shape (..., n_queries)
-        Threshold of each row in the unit of ``(alpha - 1) * scores``.  +inf for a
-        row without a visible key, NaN for a row that holds NaN or +inf.
+        Threshold of each row in the unit of ``(alpha - 1) * scores``.  +inf for a row without a visible key, NaN for a
+        row that holds NaN or +inf.
     mass : Tensor, like tau
         Sum of the probabilities of each row at its threshold, before the output is corrected for its distance from 1; 0
         for a row without a visible key.
     residual : Tensor, like tau
-        ``abs(mass - 1)`` at the last point where refinement evaluated it.  It bounds the error of ``tau - row_max`` for
+        ``abs(mass - 1)`` at the last point where refinement evaluated it.  It bounds the error of ``tau_from_max`` for
         the scores as they were computed, up to the rounding of that sum.  It does not bound the error of ``tau``, which
-        also has the rounding of the scores and of ``row_max``: with an offset of 1e4 in float32, 1e-3.
+        has the rounding of the scores and of ``row_max`` besides: with an offset of 1e4 in float32, up to 1e-3.
     passes : Tensor, int32, like tau
         Refinement steps that each row needed until its residual met the tolerance; 0 where the histogram's estimate
         already did, and on the reference path, which finds the threshold exactly.
@@ -36,6 +36,11 @@ class AttentionAux(NamedTuple):
         True where a block may hold support.  A block that is False holds none.
     skipped : Tensor, float64, shape ()
         Share of the blocks that some query may see and that the block mask leaves out.
+    row_max : Tensor, like tau
+        Largest ``(alpha - 1) * scores`` of each row as computed; -inf for a row without a visible key.
+    tau_from_max : Tensor, like tau
+        Threshold counted from ``row_max``, from -1 to 0: what the weights come from, and free of the rounding that an
+        offset of the scores costs tau.  +inf and NaN as tau.
     """
 
     tau: torch.Tensor
@@ -44,6 +49,8 @@ class AttentionAux(NamedTuple):
     passes: torch.Tensor
     block_mask: torch.Tensor
     skipped: torch.Tensor
+    row_max: torch.Tensor
+    tau_from_max: torch.Tensor
 
 
 @overload
@@ -222,14 +229,15 @@ def _run_reference(
             query, key, value, alpha=alpha, is_causal=is_causal, scale=scale, attn_mask=attn_mask
         )
         return out, None
-    out, tau, mass, block_mask = reference.reference_attention(
+    out, tau, mass, block_mask, row_max, tau_from_max = reference.reference_attention(
         query, key, value, alpha=alpha, is_causal=is_causal, scale=scale, attn_mask=attn_mask
     )
     residual = torch.where(tau == torch.inf, 0.0, (mass - 1.0).abs())
     passes = torch.zeros_like(tau, dtype=torch.int32)
     shape, block = (query.shape[2], key.shape[2]), (reference.BLOCK, reference.BLOCK)
     seen = _visible_blocks(block_mask, shape, block, is_causal, attn_mask)
-    return out, AttentionAux(tau, mass, residual, passes, block_mask, _skipped(block_mask, seen))
+    skipped = _skipped(block_mask, seen)
+    return out, AttentionAux(tau, mass, residual, passes, block_mask, skipped, row_max, tau_from_max)
 
 
 def _run_kernels(
@@ -257,7 +265,8 @@ def _run_kernels(
     # A row without a key has row_max = -inf and tau = +inf.
     absolute = torch.where(tau == torch.inf, tau, tau + row_max)
     seen = _visible_blocks(block_mask, (query.shape[2], key.shape[2]), block, is_causal, None)
-    return out, AttentionAux(absolute, mass, residual, passes, block_mask, _skipped(block_mask, seen))
+    skipped = _skipped(block_mask, seen)
+    return out, AttentionAux(absolute, mass, residual, passes, block_mask, skipped, row_max, tau)
 
 
 def _check_kernels(query: torch.Tensor, value: torch.Tensor, attn_mask: torch.Tensor | None, alpha: float) -> None:

@@ -60,8 +60,7 @@ def fold_vmap(operator: Any) -> None:
 def as_function(operator: Any, setup_context: Callable[..., None], backward: Callable[..., Any]) -> Callable[..., Any]:
     """Return what calls a custom operator so that `torch.func` can differentiate it; arguments as of register_autograd.
 
-    An operator's own derivative works without `torch.func` and in compiled graphs, an autograd.Function everywhere
-    but in compiled graphs.
+    The derivative that an operator registers is out of its reach; that of an autograd.Function is not.
     """
 
     class Function(torch.autograd.Function):
@@ -77,9 +76,34 @@ def as_function(operator: Any, setup_context: Callable[..., None], backward: Cal
     Function.backward = staticmethod(backward)  # type: ignore[method-assign]
 
     def call(*arguments: Any) -> Any:
-        return operator(*arguments) if torch.compiler.is_compiling() else Function.apply(*arguments)
+        # A graph holds the operator, whose own derivative is enough there, and breaks where torch.func differentiates.
+        if torch.compiler.is_compiling() and not _under_grad():
+            return operator(*arguments)
+        return apply_outside_graphs(Function, *arguments)
 
     return call
+
+
+def under_transform() -> bool:
+    """Return whether `torch.func` or a level of forward mode is at work."""
+    return forward_ad._current_level >= 0 or torch._C._functorch.peek_interpreter_stack() is not None
+
+
+def _under_grad() -> bool:
+    levels = torch._C._functorch.get_interpreter_stack() or ()
+    return any(level.key() == torch._C._functorch.TransformType.Grad for level in levels)
+
+
+@torch._compile._disable_dynamo
+def apply_outside_graphs(function: Any, *arguments: Any) -> Any:
+    """Apply a function of autograd whose rule for vmap or forward mode Dynamo does not take."""
+    return function.apply(*arguments)
+
+
+# What torch.compiler.assume_constant_result does, and torch.compiler.disable above, without importing Dynamo, which
+# takes a second, along with this package.
+under_transform._dynamo_marked_constant = True  # type: ignore[attr-defined]
+_under_grad._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def _folded(

@@ -11,14 +11,14 @@ from typing import Any, NamedTuple
 
 import torch
 import torch._compile
-from torch.autograd import forward_ad
 
-from ..transforms import as_bytes, as_words, empty_bytes
+from ..transforms import apply_outside_graphs, as_bytes, as_words, empty_bytes, under_transform
 from . import passes
 from .chunks import BLOCK
 
 Tensors = tuple[torch.Tensor, ...]
 Four = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
+Six = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
 
 
 class ReferenceResult(NamedTuple):
@@ -33,12 +33,18 @@ class ReferenceResult(NamedTuple):
         Sum of the probabilities of each row, 0 for a row without a visible key.
     block_mask : Tensor, bool, shape (batch, heads, n_query_blocks, n_key_blocks)
         Which blocks of `BLOCK` queries and keys hold a probability that is not zero.
+    row_max : Tensor, like tau
+        Largest ``(alpha - 1) * scores`` of each row, -inf for a row without a visible key.
+    tau_from_max : Tensor, like tau
+        ``tau - row_max``, rounded once.
     """
 
     out: torch.Tensor
     tau: torch.Tensor
     mass: torch.Tensor
     block_mask: torch.Tensor
+    row_max: torch.Tensor
+    tau_from_max: torch.Tensor
 
 
 def reference_attention(
@@ -78,9 +84,9 @@ def reference_attention(
     mode once, and either over the other; `torch.func` composes with all of it.  Memory beyond operands and results is
     some ten matrices of `adasplash2.reference.chunks.SCORES_AT_ONCE` scores.
     """
-    out, tau, mass, blocks = _attend(query, key, value, attn_mask, alpha, is_causal, scale)
+    out, tau, mass, blocks, row_max, tau_from_max = _attend(query, key, value, attn_mask, alpha, is_causal, scale)
     shape = *query.shape[:2], -(-query.shape[2] // BLOCK), -(-key.shape[2] // BLOCK)
-    return ReferenceResult(out, tau, mass, as_words(blocks, shape) != 0)
+    return ReferenceResult(out, tau, mass, as_words(blocks, shape) != 0, row_max, tau_from_max)
 
 
 def reference_output(
@@ -105,28 +111,14 @@ def _attend(
     alpha: float,
     is_causal: bool,
     scale: float,
-) -> Four:
+) -> Six:
     if mask is not None:
         mask = mask.reshape((1,) * (4 - mask.dim()) + mask.shape)
     # Dynamo takes no function with a forward mode: a graph outside every transform holds the operator and its own
     # derivative, under a transform it breaks here and runs as it would without.
-    if torch.compiler.is_compiling() and not _under_transform():
+    if torch.compiler.is_compiling() and not under_transform():
         return _forward(query, key, value, mask, alpha, is_causal, scale)
-    return _apply(_Forward, query, key, value, mask, alpha, is_causal, scale)
-
-
-def _under_transform() -> bool:
-    return forward_ad._current_level >= 0 or torch._C._functorch.peek_interpreter_stack() is not None
-
-
-# What torch.compiler.assume_constant_result and torch.compiler.disable do, without importing Dynamo, which takes a
-# second, along with this package.
-_under_transform._dynamo_marked_constant = True  # type: ignore[attr-defined]
-
-
-@torch._compile._disable_dynamo
-def _apply(function: Any, *args: Any) -> Any:
-    return function.apply(*args)
+    return apply_outside_graphs(_Forward, query, key, value, mask, alpha, is_causal, scale)
 
 
 @torch.library.custom_op("adasplash2::reference_forward", mutates_args=())
@@ -138,9 +130,9 @@ def _forward(
     alpha: float,
     is_causal: bool,
     scale: float,
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    out, tau, mass, blocks = passes.forward(query, key, value, mask, alpha, is_causal, scale)
-    return out, tau, mass, as_bytes(blocks.int())
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    out, tau, mass, blocks, row_max, tau_from_max = passes.forward(query, key, value, mask, alpha, is_causal, scale)
+    return out, tau, mass, as_bytes(blocks.int()), row_max, tau_from_max
 
 
 @torch.library.custom_op("adasplash2::reference_gradient", mutates_args=())
@@ -206,6 +198,8 @@ def _(query, key, value, mask, alpha, is_causal, scale):  # type: ignore[no-unty
         query.new_empty(rows, dtype=low),
         query.new_empty(rows, dtype=low),
         empty_bytes(query, blocks),
+        query.new_empty(rows, dtype=low),
+        query.new_empty(rows, dtype=low),
     )
 
 
@@ -229,7 +223,7 @@ def _(d_out, query, key, value, mask, *rest):  # type: ignore[no-untyped-def]
     return _empty_gradients(query, key, value, mask, rest[-1])
 
 
-def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Four) -> None:
+def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Six) -> None:
     ctx.save_for_backward(*inputs[:4])
     ctx.options = inputs[4:]
 
@@ -243,14 +237,16 @@ _forward.register_autograd(_backward, setup_context=_setup_context)
 
 
 class _Forward(torch.autograd.Function):
-    """query, key, value, mask, alpha, is_causal, scale -> out, tau, mass, block mask (bytes of int32)."""
+    """query, key, value, mask, alpha, is_causal, scale -> out, tau, mass, block mask (bytes of int32), row_max,
+    tau_from_max.
+    """
 
     @staticmethod
-    def forward(*args: Any) -> Four:
+    def forward(*args: Any) -> Six:
         return _forward(*args)
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Four) -> None:
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Six) -> None:
         _save(ctx, inputs[:4])
         ctx.options = inputs[4:]
         ctx.mark_non_differentiable(*output[1:])
@@ -258,13 +254,15 @@ class _Forward(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, d_out: torch.Tensor, *_: Any) -> tuple[Any, ...]:
         of_mask = _wants_mask(ctx, 3)
-        found = _apply(_Gradient, d_out, *ctx.saved_tensors, *ctx.options, of_mask)
+        found = apply_outside_graphs(_Gradient, d_out, *ctx.saved_tensors, *ctx.options, of_mask)
         return *_gradients(found, of_mask), None, None, None
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Any) -> tuple[Any, ...]:
         operands = ctx.saved_tensors
-        return _apply(_Tangent, *operands, *_directions(operands, tangents[:4]), *ctx.options), None, None, None
+        return apply_outside_graphs(_Tangent, *operands, *_directions(operands, tangents[:4]), *ctx.options), *(
+            None,
+        ) * 5
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple[Any, ...], *args: Any) -> tuple[Any, Any]:
@@ -288,8 +286,8 @@ class _Gradient(torch.autograd.Function):
         d_out, *operands = ctx.saved_tensors
         along = _directions(operands, (*directions[:3], directions[3] if ctx.of_mask else None))
         of_mask = _wants_mask(ctx, 4)
-        of_d_out = _apply(_Tangent, *operands, *along, *ctx.options)
-        found = _apply(_Second, d_out, *operands, *along, *ctx.options, of_mask)
+        of_d_out = apply_outside_graphs(_Tangent, *operands, *along, *ctx.options)
+        found = apply_outside_graphs(_Second, d_out, *operands, *along, *ctx.options, of_mask)
         return of_d_out, *_gradients(found, of_mask), None, None, None, None
 
     @staticmethod
@@ -297,10 +295,10 @@ class _Gradient(torch.autograd.Function):
         d_out, *operands = ctx.saved_tensors
         along = _directions(operands, tangents[1:5])
         # The gradient is linear in d_out, and its derivative by the operands is symmetric.
-        found = _apply(_Second, d_out, *operands, *along, *ctx.options, ctx.of_mask)
+        found = apply_outside_graphs(_Second, d_out, *operands, *along, *ctx.options, ctx.of_mask)
         if tangents[0] is None:
             return tuple(found)
-        linear = _apply(_Gradient, tangents[0], *operands, *ctx.options, ctx.of_mask)
+        linear = apply_outside_graphs(_Gradient, tangents[0], *operands, *ctx.options, ctx.of_mask)
         return tuple(one + other for one, other in zip(found, linear, strict=True))
 
     @staticmethod
@@ -324,8 +322,8 @@ class _Tangent(torch.autograd.Function):
     def backward(ctx: Any, weight: torch.Tensor) -> tuple[Any, ...]:
         operands, along = ctx.saved_tensors[:4], ctx.saved_tensors[4:]
         of_mask, of_direction = _wants_mask(ctx, 3), _wants_mask(ctx, 7)
-        found = _apply(_Second, weight, *operands, *along, *ctx.options, of_mask)
-        linear = _apply(_Gradient, weight, *operands, *ctx.options, of_direction)
+        found = apply_outside_graphs(_Second, weight, *operands, *along, *ctx.options, of_mask)
+        linear = apply_outside_graphs(_Gradient, weight, *operands, *ctx.options, of_direction)
         return *_gradients(found, of_mask), *_gradients(linear, of_direction), None, None, None
 
     @staticmethod
@@ -404,8 +402,8 @@ def _mapped(
 ) -> tuple[Any, Any]:
     """Apply a function with the mapped dimension folded into the batch.
 
-    ``of_mask`` says whether the last of four results is the gradient of the mask; None for a function whose results
-    all lie along the batch of the operands.
+    ``of_mask`` says whether the last of four results is the gradient of the mask; None for a function whose results,
+    however many, all lie along the batch of the operands, or are as many times as long.
     """
     batch = next(
         arg.shape[0] if dim is None else arg.movedim(dim, 0).shape[1]
@@ -429,6 +427,10 @@ def _mapped(
     results = function.apply(*folded)
     if isinstance(results, torch.Tensor):
         return results.unflatten(0, (length, batch)), 0
+    if of_mask is None:
+        return tuple(result.unflatten(0, (length, result.shape[0] // length)) for result in results), (0,) * len(
+            results
+        )
     unfolded = [result.unflatten(0, (length, batch)) for result in results[:3]]
     if of_mask is False:
         return (*unfolded, results[3]), (0, 0, 0, None)

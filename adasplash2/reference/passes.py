@@ -23,12 +23,13 @@ def forward(
     alpha: float,
     is_causal: bool,
     scale: float,
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Return out, tau, mass and block mask."""
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Return out, tau, mass, block mask, row_max and tau_from_max."""
     work = Operands.of(query, key, value, mask, alpha, is_causal, scale)
     rows = work.query.shape[:4]
     out = work.query.new_zeros((*rows, value.shape[3]))
     tau, mass = work.query.new_full(rows, torch.inf), work.query.new_zeros(rows)
+    row_max, tau_from_max = work.query.new_full(rows, -torch.inf), work.query.new_full(rows, torch.inf)
     blocks = torch.zeros(
         (*rows[:3], -(-rows[3] // BLOCK), -(-key.shape[2] // BLOCK)), dtype=torch.bool, device=query.device
     )
@@ -37,6 +38,7 @@ def forward(
         at = chunk.batch, chunk.heads, slice(None), chunk.queries
         shape = out[at].shape[:4]
         tau[at], mass[at] = found.tau.view(shape), found.mass.view(shape)
+        row_max[at], tau_from_max[at] = found.row_max.view(shape), found.tau_from_max.view(shape)
         probs = [group.probs for group in found.groups]
         out[at] = layout.times(probs, work.of_keys(work.value, chunk)).view(*shape, -1)
         kept = live_blocks(found.groups, found.tau.numel(), chunk.n_keys, query.device).view(*shape, -1)
@@ -47,6 +49,8 @@ def forward(
         tau.flatten(1, 2).to(low),
         mass.flatten(1, 2).to(low),
         blocks.flatten(1, 2),
+        row_max.flatten(1, 2).to(low),
+        tau_from_max.flatten(1, 2).to(low),
     )
 
 

@@ -31,6 +31,8 @@ class Supported(NamedTuple):
     groups: list[Group]
     tau: torch.Tensor  # (m,): +inf without a visible key, NaN where a visible score is NaN or +inf
     mass: torch.Tensor  # (m,)
+    row_max: torch.Tensor  # (m,): -inf without a visible key, NaN as tau
+    tau_from_max: torch.Tensor  # (m,): tau - row_max without the rounding of either, +inf and NaN as tau
     width: int  # what sufficed for most rows: a good first width for rows of the same kind
 
 
@@ -38,9 +40,10 @@ def supported(scores: torch.Tensor, step: float, width: int) -> Supported:
     """Solve the rows of float64 scores, of which the ``width`` largest keys are looked at first."""
     m, n = scores.shape
     tau, mass = scores.new_full((m,), torch.inf), scores.new_zeros((m,))
+    row_max, tau_from_max = scores.new_full((m,), -torch.inf), scores.new_full((m,), torch.inf)
     groups: list[Group] = []
     if scores.numel() == 0:
-        return Supported(groups, tau, mass, width)
+        return Supported(groups, tau, mass, row_max, tau_from_max, width)
     rows, enough = torch.arange(m, device=scores.device), 0
     flat = is_flat(n, step)
     while rows.numel():
@@ -57,8 +60,9 @@ def supported(scores: torch.Tensor, step: float, width: int) -> Supported:
             broken = (top.isnan() | (top == torch.inf)).nonzero().squeeze(-1)
             if broken.numel():
                 groups.append(_undefined(scores, rows[broken]))
-                tau[rows[broken]] = mass[rows[broken]] = torch.nan
-            rows, keys, index = rows[ordinary], keys[ordinary], index[ordinary]
+                for of_rows in (tau, mass, row_max, tau_from_max):
+                    of_rows[rows[broken]] = torch.nan
+            rows, keys, index, top = rows[ordinary], keys[ordinary], index[ordinary], top[ordinary]
             if rows.numel() == 0:
                 break
         found = solve(keys, step)
@@ -67,16 +71,17 @@ def supported(scores: torch.Tensor, step: float, width: int) -> Supported:
         if bool(done.all()):
             own, left = rows, rows[:0]
         else:
-            own, left = rows[done], rows[~done]
+            own, left, top = rows[done], rows[~done], top[done]
             found, index = Solution(*(of_rows[done] for of_rows in found)), index[done]
         if own.numel():
             most = n if flat else int(found.size.max())  # the support comes first
             groups.append(Group(own, index[:, :most], found.probs[:, :most], found.gap[:, :most]))
             tau[own], mass[own] = found.tau.squeeze(-1), found.probs.sum(-1)
+            row_max[own], tau_from_max[own] = step * top, -found.gap.amax(-1)
         if not enough and 2 * left.numel() <= m:
             enough = width
         rows, width = left, 4 * width
-    return Supported(groups, tau, mass, enough or width)
+    return Supported(groups, tau, mass, row_max, tau_from_max, enough or width)
 
 
 def _undefined(scores: torch.Tensor, rows: torch.Tensor) -> Group:

@@ -109,7 +109,7 @@ def test_what_the_public_call_returns(alpha, dtype):
     for name, rows in kinds(50):
         query, key, value = as_operands(np.where(rows == -np.inf, -1e30, rows), dtype)
         given = key[:, 0, :, 0].double().numpy()
-        out, tau, mass, _ = reference_attention(query, key, value, alpha=alpha, is_causal=False, scale=1.0)
+        out, tau, mass, *_ = reference_attention(query, key, value, alpha=alpha, is_causal=False, scale=1.0)
         wanted = entmax_ref.entmax(given, alpha)
         allowed = 2.0 * bounds.entmax(given, alpha) + unit * wanted + torch.finfo(dtype).smallest_normal
         assert (np.abs(out[:, 0, 0].double().numpy() - wanted) <= allowed).all(), name
@@ -149,7 +149,7 @@ def test_gradients_against_high_precision(alpha, scores, data):
     assume(allowed.valid and all(abs(gap) > 2.0**-6 for gap in exact.gaps(scores, alpha)))
     query, key, value = as_operands(scores[None], torch.float64)
     key.requires_grad_(), value.requires_grad_()
-    out, _, _, _ = reference_attention(query, key, value, alpha=alpha, is_causal=False, scale=1.0)
+    out, *_ = reference_attention(query, key, value, alpha=alpha, is_causal=False, scale=1.0)
     d_key, d_value = torch.autograd.grad(out, (key, value), torch.from_numpy(vector)[None, None, None])
     wanted = exact.vjp(scores, vector, alpha)
     for found, truth, limit in zip(d_key[0, 0, :, 0].tolist(), wanted, allowed.product(vector), strict=True):
@@ -168,7 +168,7 @@ def test_gradients_of_long_rows_are_the_oracle_s(alpha, n):
         query, key, value = as_operands(rows, torch.float64)
         key.requires_grad_()
         value = torch.from_numpy(vector)[:, None].expand(6, 1, n, 1)
-        out, _, _, _ = reference_attention(query, key, value, alpha=alpha, is_causal=False, scale=1.0)
+        out, *_ = reference_attention(query, key, value, alpha=alpha, is_causal=False, scale=1.0)
         (d_key,) = torch.autograd.grad(out.sum(), key)
         wanted = entmax_ref.entmax_vjp(rows, np.broadcast_to(vector, rows.shape), alpha)
         # Above alpha 2 the key at the edge holds the largest sensitivity; its relative error is that of 1 / gap.
@@ -186,7 +186,7 @@ def test_value_contract(alpha):
     rows = np.array([[0.0, 0.5, -1.0], [-inf] * 3, [nan, 0.5, -inf], [0.0, inf, -1.0], [0.0, 0.5, -inf]])
     query, key, value = as_operands(rows, torch.float64)
     key.requires_grad_()
-    out, tau, mass, _ = reference_attention(query, key, value, alpha=alpha, is_causal=False, scale=1.0)
+    out, tau, mass, *_ = reference_attention(query, key, value, alpha=alpha, is_causal=False, scale=1.0)
     weights = torch.tensor([1.0, -2.0, 4.0], dtype=torch.float64)
     (d_key,) = torch.autograd.grad((out * weights).sum(), key)
     clean, dirty = [0, 1, 4], [2, 3]
