@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import concurrent.futures
+import errno
 import importlib.util
 import os
 import re
@@ -102,11 +103,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
         try:
             return _run_command(sys.argv[1:] if arguments is None else arguments)
         finally:
-            sys.stdout.flush()
+            if sys.stdout is not None:
+                sys.stdout.flush()
     except BrokenPipeError:
-        # Python flushes once more at its end, and would complain about what nobody reads.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _give_up_stdout()
         return CUT_SHORT
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EIO):
+            raise
+        _give_up_stdout()
+        print(f"adasplash2: the output cannot be written: {error.strerror}.", file=sys.stderr)
+        return 1
+
+
+def _give_up_stdout() -> None:
+    """Python flushes once more at its end, and would complain about what cannot be written."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _run_command(arguments: Sequence[str]) -> int:
@@ -120,6 +132,9 @@ def _run_command(arguments: Sequence[str]) -> int:
         return 2
     except RunError as error:
         print(f"{name}: {error}", file=sys.stderr)
+        return 1
+    except MemoryError as error:
+        print(f"{name}: out of memory. {error or 'Ask for less at once'}. {_see(name)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print(f"{name}: interrupted.", file=sys.stderr)
@@ -195,8 +210,8 @@ def _check_values(options: argparse.Namespace, names: tuple[str, ...]) -> None:
     for name in options.case or ():
         if name not in names:
             raise UsageError(f"--case must be one of {', '.join(names)}, got {name!r}. --list shows them.")
-    if options.seed < 0:
-        raise UsageError(f"--seed must be 0 or more, got {options.seed}. Leave it out for 0.")
+    if not 0 <= options.seed < 2**63:
+        raise UsageError(f"--seed must be 0 or more and below 2**63, got {options.seed}. Leave it out for 0.")
     if options.jobs is not None and options.jobs < 1:
         raise UsageError(f"--jobs must be 1 or more, got {options.jobs}. Leave it out for one a core.")
     check_file("--json", options.json)

@@ -68,11 +68,17 @@ def run_attention(options: argparse.Namespace, typed: str) -> int:
 
 def _chosen_cases(options: argparse.Namespace) -> list[Case]:
     """Return the cases that the options ask for."""
+    if not options.tuning_time >= 0.0:
+        raise UsageError(f"--tuning-time must be 0 or more, got {options.tuning_time}. Leave it out for 120.")
+    for name in ("workload", "length", "head_dim", "mask", "alpha", "dtype"):
+        setattr(options, name, list(dict.fromkeys(getattr(options, name))))
     axes = (options.workload, options.length, options.head_dim, options.mask, options.alpha)
     for option, values, least in (("--length", options.length, 1), ("--head-dim", options.head_dim, 2)):
         for value in values:
-            if value < least:
-                raise UsageError(f"{option} must be {least} or more, got {value}. Leave it out for the default.")
+            if not least <= value < 2**31:
+                raise UsageError(
+                    f"{option} must be {least} or more and below 2**31, got {value}. Leave it out for the default."
+                )
     _check_workloads(options.workload)
     if any(axes):
         if options.quick:

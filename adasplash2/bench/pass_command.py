@@ -26,24 +26,23 @@ def run_passes(options: argparse.Namespace, typed: str) -> int:
         if name not in NAMES:
             raise UsageError(f"--workload must be one of {', '.join(NAMES)}, got {name!r}. Leave it out for all.")
     for length in options.length:
-        if length < 1:
-            raise UsageError(f"--length must be 1 or more, got {length}. Leave it out for all.")
-    if options.rows < 1:
-        raise UsageError(f"--rows must be 1 or more, got {options.rows}. Leave it out for 32.")
+        if not 1 <= length < 2**31:
+            raise UsageError(f"--length must be 1 or more and below 2**31, got {length}. Leave it out for all.")
+    if not 1 <= options.rows < 2**31:
+        raise UsageError(f"--rows must be 1 or more and below 2**31, got {options.rows}. Leave it out for 32.")
     device = None if options.spec or not command.has_gpu() else command.gpu()
     header = Header.now(typed, machine.this_machine(device or "cpu"))
     source = "specification" if device is None else "kernels"
     record = PassRecord(header, source, tolerance(), ())
     lengths = tuple(sorted(set(options.length))) or LENGTHS
-    names, alphas = tuple(options.workload) or NAMES, tuple(options.alpha) or ALPHAS
+    names = tuple(dict.fromkeys(options.workload)) or NAMES
+    alphas = tuple(dict.fromkeys(options.alpha)) or ALPHAS
     keys = list(itertools.product(lengths, names, alphas))
-    steps = {key: "{1}, length {0}, alpha {2:g}".format(*key) for key in keys}
+    steps = {key: "{1} {0} alpha {2:g}".format(*key) for key in keys}
     weights = {key: key[0] + SHORT for key in keys}
     files, code = Files(), 0
     try:
-        with Progress(
-            "adasplash2 bench passes", steps, unit=f"kinds of rows in the {source}", weights=weights
-        ) as progress:
+        with Progress("adasplash2 bench passes", steps, unit="kinds", weights=weights) as progress:
             for result in count_passes(names, lengths, alphas, rows=options.rows, device=device):
                 record = PassRecord(header, source, record.tolerance, (*record.results, result))
                 files.write("--json", options.json, partial(write_record, record=record))

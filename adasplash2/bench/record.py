@@ -148,8 +148,13 @@ Kept = TypeVar("Kept")
 
 def write_record(path: Path, record: Any) -> None:
     """Write a record, first to a file beside it, so that an interrupted run leaves the last whole one."""
+    text = json.dumps(to_plain(record), indent=1, allow_nan=False) + "\n"
+    path = path.resolve()  # a link stays one
+    if path.exists() and not path.is_file():  # a device or a pipe is written to, not replaced
+        path.write_text(text, encoding="utf-8")
+        return
     beside = path.with_name(path.name + ".part")
-    beside.write_text(json.dumps(to_plain(record), indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    beside.write_text(text, encoding="utf-8")
     beside.replace(path)
 
 

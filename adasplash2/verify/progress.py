@@ -9,7 +9,8 @@ import time
 from collections.abc import Hashable, Mapping
 from typing import Any, TextIO
 
-_BAR = 24
+_BAR, _SHORT_BAR = 24, 12  # cells; the short one leaves room for words on a narrow terminal
+_NARROW = 100
 _TICK_S = 1.0
 # Before this share of the work is done, the time that is left is a guess that misleads.
 _LEAST_SHARE = 0.02
@@ -127,8 +128,10 @@ class Progress:
         with self._lock:
             if self._stream is None or self._ended.is_set():
                 return
-            full = int(_BAR * self._share() + 1e-9)
-            line = f"[{'#' * full}{'.' * (_BAR - full)}] {self.text()}  {self.running()}"[: _columns(self._stream) - 1]
+            columns = _columns(self._stream)
+            cells = _SHORT_BAR if columns < _NARROW else _BAR
+            full = int(cells * self._share() + 1e-9)
+            line = f"[{'#' * full}{'.' * (cells - full)}] {self.text()}  {self.running()}"[: columns - 1]
             # Blanks rather than a control sequence: they clear the rest of the line on any terminal.
             self._write("\r" + line.ljust(self._width))
             self._width = len(line)

@@ -38,9 +38,9 @@ def test_a_bar_moves_by_weight_and_says_what_runs():
         progress.advance("b")
         progress.advance("a")
     lines = lines_of(stream)
-    assert lines[0] == f"[{'.' * 24}] 0 of 3 cases, 0 s  short one, short two"
-    assert lines[1].startswith(f"[{'#' * 6}{'.' * 18}] 1 of 3 cases, 0 s") and lines[1].endswith("short one, long")
-    assert lines[2].startswith(f"[{'#' * 12}{'.' * 12}] 2 of 3 cases") and lines[2].endswith("  long")
+    assert lines[0] == f"[{'.' * 12}] 0 of 3 cases, 0 s  short one, short two"
+    assert lines[1].startswith(f"[{'#' * 3}{'.' * 9}] 1 of 3 cases, 0 s") and lines[1].endswith("short one, long")
+    assert lines[2].startswith(f"[{'#' * 6}{'.' * 6}] 2 of 3 cases") and lines[2].endswith("  long")
     # The line is left empty, and no control sequence is needed for it.
     assert stream.getvalue().endswith("\r" + " " * len(stream.getvalue().split("\r")[-2]) + "\r")
     assert "\x1b" not in stream.getvalue() and max(map(len, lines)) < 80
@@ -136,8 +136,8 @@ def test_a_terminal_gets_a_bar_on_stderr_as_wide_as_it_is():
     out, _ = child.communicate(timeout=120)
     drawn = [line for line in seen.decode().split("\r") if line.strip()]
     assert child.returncode == 0 and out.startswith("Passes at alpha 1.5") and "#" not in out
-    assert drawn[0].startswith("[....") and "0 of 4 kinds of rows" in drawn[0]
-    assert any("####] 4 of 4" in line for line in drawn) and all(len(line.rstrip("\n")) < 60 for line in drawn)
+    assert drawn[0].startswith("[....") and "0 of 4 kinds" in drawn[0]
+    assert any("####] 4 of 4 kinds" in line for line in drawn) and all(len(line.rstrip("\n")) < 60 for line in drawn)
     assert seen.endswith(b"\r") and "\x1b" not in seen.decode()
 
 
@@ -153,6 +153,14 @@ def test_a_reader_that_leaves_early_is_no_traceback(arguments):
     _, err = child.communicate(timeout=120)
     # argparse itself ignores that its help is not read
     assert child.returncode in ((0, 141) if "--help" in arguments else (141,)) and err == ""
+
+
+@pytest.mark.skipif(not Path("/dev/full").is_char_device(), reason="needs a disk that is full")
+def test_a_full_disk_is_one_line():
+    with open("/dev/full", "w") as full:
+        child = spawn(["verify", "--list"], stdout=full, stderr=subprocess.PIPE)
+        _, err = child.communicate(timeout=120)
+    assert child.returncode == 1 and err == "adasplash2: the output cannot be written: No space left on device.\n"
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs the pipes of Unix")

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -112,6 +113,33 @@ def test_the_command_counts_and_keeps_a_record(tmp_path, capsys):
     assert read_record(path, PassRecord).source == "specification"
 
 
+def test_more_than_memory_holds_is_one_line(monkeypatch, capsys):
+    def too_much(*_, **__):
+        raise MemoryError("Unable to allocate 3.64 TiB")
+
+    monkeypatch.setattr("adasplash2.bench.pass_command.count_passes", too_much)
+    assert cli.main(["bench", "passes", "--spec"]) == 1
+    printed = capsys.readouterr()
+    assert printed.out == "" and printed.err.startswith("adasplash2 bench passes: out of memory. Unable to allocate")
+
+
+def test_what_is_named_twice_is_counted_once(capsys):
+    assert cli.main(["bench", "passes", "--spec", *["--workload", "equal", "--length", "7"] * 2]) == 0
+    assert capsys.readouterr().out.count("\nequal ") == 2  # once for each alpha
+
+
+def test_a_record_is_written_through_a_link_and_into_what_is_no_file(tmp_path):
+    kept, link, pipe = tmp_path / "kept.json", tmp_path / "link.json", tmp_path / "pipe"
+    link.symlink_to(kept)
+    write_record(link, record(result("equal", 7, 1)))
+    assert link.is_symlink() and read_record(kept, PassRecord) == record(result("equal", 7, 1))
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    write_record(pipe, record())
+    assert pipe.is_fifo() and b"specification" in os.read(reader, 4096)
+    os.close(reader)
+
+
 def test_an_interrupted_count_says_that_it_is_one(monkeypatch, capsys):
     def two(*_, **__):
         yield result("equal", 131072, 2)
@@ -132,8 +160,8 @@ def test_an_unconverged_row_gives_exit_code_1(monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--length", "0"], "--length must be 1 or more, got 0"),
-        (["--rows", "0"], "--rows must be 1 or more, got 0"),
+        (["--length", "0"], "--length must be 1 or more and below 2**31, got 0"),
+        (["--rows", "0"], "--rows must be 1 or more and below 2**31, got 0"),
         (["--workload", "gauss3"], "--workload must be one of gauss0.001"),
         (["--alpha", "3"], "invalid choice: 3"),
     ],
