@@ -51,7 +51,8 @@ class Result:
     note : str
         What is hard about the input.
     comparisons : dict of Comparison
-        out, d_query, d_key, d_value (those that mean something), mass, tau, residual.
+        out, d_query, d_key, d_value (those that mean something; of all their rows, `judge.RowsComparison`), mass, tau,
+        residual.
     passes : dict of int to int
         How many rows took that many refinement passes.
     live, lost : int

@@ -1,4 +1,4 @@
-"""How wrong is a plain dense evaluation in the same dtype?  It sets the budgets that the kernels are held to.
+"""How wrong is a plain dense evaluation in the same dtype?  It scales the bounds that the kernels are held to.
 
 Every product takes operands rounded to the dtype and is summed in float32, term after term, so that a budget does not
 depend on which order a library prefers for a shape.  The map itself is float32, with the best threshold that float32
