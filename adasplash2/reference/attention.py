@@ -82,7 +82,7 @@ def reference_attention(
     -----
     Everything is float64 inside, autocast included, and rounded once at the end.  Reverse mode works twice, forward
     mode once, and either over the other; `torch.func` composes with all of it.  Memory beyond operands and results is
-    some ten matrices of `adasplash2.reference.chunks.SCORES_AT_ONCE` scores.
+    at most 64 MiB, or that of one row of scores per query head if it is more.
     """
     out, tau, mass, blocks, row_max, tau_from_max = _attend(query, key, value, attn_mask, alpha, is_causal, scale)
     shape = *query.shape[:2], -(-query.shape[2] // BLOCK), -(-key.shape[2] // BLOCK)

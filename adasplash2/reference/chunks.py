@@ -16,7 +16,7 @@ from .weights import Layout
 
 # Queries and keys of a cell of the block mask; the fused kernels report their own tile.
 BLOCK = 64
-SCORES_AT_ONCE = 2**19  # 4 MiB a matrix; a pass holds some ten of them at most
+SCORES_AT_ONCE = 2**18  # 2 MiB a matrix; a pass holds up to 32 of them at a time, 64 MiB
 
 
 @dataclass(frozen=True)
