@@ -56,7 +56,9 @@ def fold(
 
 
 def _fold(tensor: torch.Tensor, batch: tuple[int, ...], heads: int) -> torch.Tensor:
-    tensor = tensor.expand(*batch, heads, *tensor.shape[-2:])
+    shape = (*batch, heads, *tensor.shape[-2:])
+    if tuple(tensor.shape) != shape:
+        tensor = tensor.expand(shape)
     return tensor.reshape(math.prod(batch), *tensor.shape[-3:]) if len(batch) != 1 else tensor
 
 

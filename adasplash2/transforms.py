@@ -43,6 +43,8 @@ def _refuse_batch(info: Any, in_dims: Any, operands: list[torch.Tensor]) -> tupl
 
 
 _LIBRARY.impl(_NAME, _refuse, "Autograd", with_keyset=True)
+# The vmap of is_grads_batched, which falls back on a loop over the operators that return something.
+_LIBRARY.impl(_NAME, _nothing, "Batched")
 _LIBRARY.impl(_NAME, _nothing, "CompositeExplicitAutograd")
 torch.library.register_fake(f"adasplash2::{_NAME}", _nothing, lib=_LIBRARY)
 torch.library.register_vmap(f"adasplash2::{_NAME}", _refuse_batch, lib=_LIBRARY)

@@ -299,3 +299,27 @@ def test_numpy_agrees_on_the_alignment():
     query, key = draw(1, 1, 3, 8).double(), draw(1, 1, 5, 8, seed=1).double()
     exact = entmax_ref.attention(*(x.numpy() for x in (query, key, key)), is_causal=True)
     np.testing.assert_allclose(entmax_attention(query, key, key, is_causal=True).numpy(), exact, atol=2.0**-45)
+
+
+@pytest.mark.parametrize("mask", [None, "causal", "padding"])
+def test_torch_s_own_module_with_sdpa_replaced(mask, monkeypatch):
+    """nn.MultiheadAttention calls SDPA by position: the same weights come out as of entmax on its projections."""
+    torch.manual_seed(0)
+    module = torch.nn.MultiheadAttention(16, 2, batch_first=True)
+    x = draw(3, 5, 16)
+    options = {}
+    if mask == "causal":
+        options = {"attn_mask": torch.nn.Transformer.generate_square_subsequent_mask(5), "is_causal": True}
+    if mask == "padding":
+        options = {"key_padding_mask": torch.tensor([[False] * 3 + [True] * 2] * 3)}
+    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", entmax_attention)
+    found, _ = module(x, x, x, need_weights=False, **options)
+    weight, bias = module.in_proj_weight.double(), module.in_proj_bias.double()
+    query, key, value = (
+        part.unflatten(-1, (2, 8)).transpose(1, 2).detach().numpy()
+        for part in (x.double() @ weight.T + bias).chunk(3, -1)
+    )
+    visible = None if mask != "padding" else ~options["key_padding_mask"].numpy()[:, None, None]
+    exact = torch.tensor(entmax_ref.attention(query, key, value, is_causal=mask == "causal", mask=visible))
+    expected = exact.transpose(1, 2).flatten(2) @ module.out_proj.weight.double().T + module.out_proj.bias.double()
+    assert (found - expected).norm() <= 64 * U * expected.norm()

@@ -88,6 +88,15 @@ def test_jacrev_stacks_the_rows_of_autograd(argument):
     assert torch.equal(found.flatten(0, 3), torch.stack(rows))
 
 
+def test_gradients_of_autograd_in_batches():
+    query, key, value = (draw(1, 1, seed=seed) for seed in range(3))
+    leaf = query.clone().requires_grad_()
+    out, weights = attend(leaf, key, value), draw(3, 1, 1, seed=5)
+    (found,) = torch.autograd.grad(out, leaf, weights, is_grads_batched=True, retain_graph=True)
+    rows = [torch.autograd.grad(out, leaf, weight, retain_graph=True)[0] for weight in weights]
+    assert torch.equal(found, torch.stack(rows))
+
+
 def dual(query, key, value):
     with torch.autograd.forward_ad.dual_level():
         return attend(torch.autograd.forward_ad.make_dual(query, query), key, value)
