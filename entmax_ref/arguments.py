@@ -60,7 +60,7 @@ def refuse_masked(function: str, name: str, hidden: Booleans | None) -> None:
     at = f", the first at {first[0] if len(first) == 1 else first}" if first else ""
     raise ValueError(
         f"{function}: {name} must have no masked entry; {np.count_nonzero(hidden)} of {hidden.size} are masked{at}. "
-        f"Fill them with what you mean, for example {name}.filled(0); to hide a key, mask its score, or use where= or "
+        f"Fill them with what you mean, with {name}.filled(...); to hide a key, mask its score, or use where= or "
         "mask=."
     )
 

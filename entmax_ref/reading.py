@@ -9,6 +9,7 @@ import math
 import reprlib
 import sys
 import warnings
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -36,11 +37,7 @@ def read(function: str, name: str, array: Any, rule: str) -> tuple[NDArray[Any],
 
     Raise TypeError, which states ``rule``, if NumPy cannot read it.
     """
-    tensor = _first_tensor(array)
-    trouble = None if tensor is None else _trouble(name, tensor)
-    if trouble is not None:
-        verb = "is" if tensor is array else "holds"
-        raise TypeError(f"{function}: {name} must be {rule}; it {verb} a torch tensor that {trouble}")
+    _refuse_tensor(function, name, array, rule, next(_tensors(array), None))
     try:
         hidden = _hidden(array, 0)
         with warnings.catch_warnings():
@@ -50,6 +47,14 @@ def read(function: str, name: str, array: Any, rule: str) -> tuple[NDArray[Any],
     except MemoryError:
         raise
     except Exception as error:  # ragged lists, and whatever the __array__ of an object raises
+        tensors = list(_tensors(array, thorough=True))
+        for tensor in tensors:
+            _refuse_tensor(function, name, array, rule, tensor)
+        if tensors:
+            raise TypeError(
+                f"{function}: {name} must be {rule}; it has torch tensors in it, and NumPy cannot read it: "
+                f"{_one_line(error)} Pass plain tensors of one shape, outside of torch.func and torch.compile."
+            ) from error
         raise TypeError(
             f"{function}: {name} must be {rule}; NumPy cannot read it as a rectangular array: {_one_line(error)} Pad "
             "ragged rows to one length and hide the padding with a mask; convert other objects to NumPy arrays first."
@@ -92,7 +97,7 @@ def _hidden(array: Any, level: int) -> Booleans | None:
         return None if mask is np.ma.nomask or mask.dtype != np.bool_ else np.asarray(mask)
     if not isinstance(array, (list, tuple)) or level == _DEEPEST:
         return None
-    if not any(isinstance(part, (np.ma.MaskedArray, list, tuple)) for part in array):
+    if not any(issubclass(kind, (np.ma.MaskedArray, list, tuple)) for kind in set(map(type, array))):
         return None
     parts = [_hidden(part, level + 1) for part in array]
     if all(part is None for part in parts):
@@ -101,26 +106,38 @@ def _hidden(array: Any, level: int) -> Booleans | None:
     return np.stack([np.zeros(np.shape(part), np.bool_) if mask is None else mask for part, mask in pairs])
 
 
-def _first_tensor(array: Any, level: int = 0) -> Any:
-    """Return the tensor given, or the first one in a list of them, or None."""
+def _tensors(array: Any, level: int = 0, thorough: bool = False) -> Iterator[Any]:
+    """Yield the tensor given, or those in a list, at any depth, one after the other."""
     torch = sys.modules.get("torch")
     if torch is None or not hasattr(torch, "Tensor"):
-        return None
+        return
     if isinstance(array, torch.Tensor):
-        return array
-    if isinstance(array, (list, tuple)) and level < _DEEPEST and array:
-        # Lists are of one kind: looking at the first entry of each level is enough to name the cause.
-        return _first_tensor(array[0], level + 1)
-    return None
+        yield array
+    elif isinstance(array, (list, tuple)) and level < _DEEPEST and array:
+        # Lists are of one kind: one that begins with a number or a list of numbers may be long, and holds no tensor.
+        if thorough or isinstance(array[0], (torch.Tensor, list, tuple)):
+            for part in array:
+                yield from _tensors(part, level + 1, thorough)
+
+
+def _refuse_tensor(function: str, name: str, array: Any, rule: str, tensor: Any) -> None:
+    """Raise TypeError for a tensor that NumPy cannot read."""
+    trouble = None if tensor is None else _trouble("t" if tensor is not array else name, tensor)
+    if trouble is not None and tensor is array:
+        raise TypeError(f"{function}: {name} must be {rule}; it is a torch tensor that {trouble}.")
+    if trouble is not None:
+        raise TypeError(
+            f"{function}: {name} must be {rule}; it holds a torch tensor, t say, that {trouble}, and so for each."
+        )
 
 
 def _trouble(name: str, tensor: Any) -> str | None:
     """Return why NumPy cannot read a tensor and how to make it, or None if it can."""
     torch = sys.modules["torch"]
     if tensor.is_nested:
-        return "is nested. Pad it with torch.nested.to_padded_tensor, and hide the padding with a mask."
+        return "is nested. Pad it with torch.nested.to_padded_tensor, and hide the padding with a mask"
     if tensor.device.type == "meta":
-        return "lies on the meta device and holds no numbers. Make it on the CPU."
+        return "lies on the meta device and holds no numbers. Make it on the CPU"
     causes, steps = [], ""
     if tensor.layout != torch.strided:
         causes, steps = [f"has the layout {tensor.layout}"], ".to_dense()"
@@ -132,4 +149,4 @@ def _trouble(name: str, tensor: Any) -> str | None:
         causes, steps = [*causes, "is quantized"], steps + ".dequantize()"
     elif tensor.dtype.is_floating_point and tensor.dtype not in (torch.float16, torch.float32, torch.float64):
         causes, steps = [*causes, f"has dtype {tensor.dtype}, which NumPy lacks"], steps + ".float()"
-    return f"{' and '.join(causes)}. Pass {name}{steps}.numpy()." if causes else None
+    return f"{' and '.join(causes)}. Pass {name}{steps}.numpy()" if causes else None

@@ -5,7 +5,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from entmax_ref.arguments import Floats, as_real
+from entmax_ref.arguments import Floats, as_number, as_real
 from entmax_ref.reading import shown
 
 U = 2.0**-24  # unit roundoff of float32
@@ -107,4 +107,4 @@ def sum_gamma(block: int) -> float:
     At most three roundings a term, at most ``block - 1`` additions inside a tile, and a compensated sum over tiles.
     Lemma: compensated_sum
     """
-    return (block + 8) * U
+    return (as_number("sum_gamma", "block", block, "one count of keys", "Pass for example block=64.") + 8.0) * U

@@ -78,6 +78,7 @@ CALLS = {
     ),
     "d_value": (lambda **options: bounds.d_value(ROWS, **options), {"d_out": ROW}),
     "gamma": (bounds.gamma, {"roundings": [3]}),
+    "sum_gamma": (bounds.sum_gamma, {"block": 64}),
     "product_gamma": (lambda **options: bounds.product_gamma(dtype="float32", **options), {"terms": [3]}),
 }
 MAY_BE_MASKED = {"scores", "z", "where", "mask", "bias", "visible"}
@@ -211,7 +212,7 @@ def test_what_is_odd_is_served_or_refused_by_name(function, name):
             assert any(argument in message for argument in (*taken, "axis")), (kind, message)
         else:
             for part in _parts(found):
-                assert type(part) in (np.ndarray, np.float64), (kind, type(part))
+                assert type(part) in (np.ndarray, np.float64, float), (kind, type(part))
 
 
 @pytest.mark.parametrize(("function", "name"), [one for one in ARGUMENTS if one[1] not in MAY_BE_MASKED])
@@ -323,7 +324,20 @@ def test_a_gpu_tensor_is_told_the_way_to_the_cpu():
     )
     said = reading._trouble("query", there)
     assert said.startswith("requires grad and lies on cuda:0 and has dtype torch.bfloat16, which NumPy lacks. ")
-    assert said.endswith("Pass query.detach().cpu().float().numpy().")
+    assert said.endswith("Pass query.detach().cpu().float().numpy()")
+
+
+def test_tensors_in_a_list_are_named_wherever_they_stand():
+    named = r"it holds a torch tensor, t say, that .* Pass t\..*\(\), and so for each\."
+    for later in (torch.ones(2, requires_grad=True), torch.ones(2, dtype=torch.bfloat16)):
+        for first in (torch.ones(2), [1.0, 2.0]):
+            with pytest.raises(TypeError, match=named):
+                entmax_ref.entmax([first, later])
+    with pytest.raises(TypeError, match=r"it has torch tensors in it, .* Pass plain tensors of one shape"):
+        entmax_ref.entmax([torch.ones(2), torch.ones(3)])
+    with pytest.raises(TypeError, match=r"outside of torch.func and torch.compile\."):
+        torch.vmap(lambda row: torch.tensor(entmax_ref.entmax(row)))(torch.ones(2, 2))
+    assert entmax_ref.sparsemax([torch.ones(2), torch.ones(2)]).tolist() == [[0.5, 0.5]] * 2
 
 
 def test_a_tensor_is_read_like_its_array():
