@@ -211,6 +211,8 @@ def entmax_attention(
     folded = fold(query, key, value, mask, lead, enable_gqa=enable_gqa)
     run = _run_kernels if impl == "triton" else _run_reference
     out, aux = run(folded, alpha=alpha, is_causal=is_causal, scale=scale, return_aux=return_aux)
+    if out.shape[-1] != value.shape[-1]:  # value was padded
+        out = out[..., : value.shape[-1]]
     out = unfold(out, lead)
     if aux is None:
         return out
@@ -222,8 +224,9 @@ def entmax_attention(
 def _run_reference(
     operands: Folded, *, alpha: float, is_causal: bool, scale: float, return_aux: bool
 ) -> tuple[torch.Tensor, AttentionAux | None]:
-    """Return output and report of the eager reference."""
+    """Return output and report of the eager reference, of one value_dim at least."""
     query, key, value, attn_mask = operands
+    value = widen(value, max(value.shape[-1], 1))
     if not return_aux:
         out = reference.reference_output(
             query, key, value, alpha=alpha, is_causal=is_causal, scale=scale, attn_mask=attn_mask
@@ -243,19 +246,18 @@ def _run_reference(
 def _run_kernels(
     operands: Folded, *, alpha: float, is_causal: bool, scale: float, return_aux: bool
 ) -> tuple[torch.Tensor, AttentionAux | None]:
-    """Return output and report of the kernels; value_dim may differ from head_dim."""
+    """Return output and report of the kernels, of a value_dim that is head_dim at least."""
     # Imported here: the reference path works where triton is not installed.
     from . import launch, ops
     from .state import unpack_mask
     from .transforms import as_words, refuse_tangents
 
-    head_dim, value_dim = operands.query.shape[-1], operands.value.shape[-1]
-    query, key, value = (widen(operand, max(head_dim, value_dim)) for operand in operands[:3])
+    width = max(operands.query.shape[-1], operands.value.shape[-1])
+    query, key, value = (widen(operand, width) for operand in operands[:3])
     refuse_tangents(query, key, value)
     out, _, row_max, tau, words, mass, residual, passes = ops.differentiable_attention(
         query, key, value, alpha, is_causal, scale
     )
-    out = out[..., :value_dim] if value_dim != out.shape[-1] else out
     if not return_aux:
         return out, None
     problem = Problem.of(query, key, alpha=alpha, scale=scale, is_causal=is_causal, backend=launch.BACKEND)

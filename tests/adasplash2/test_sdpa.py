@@ -212,6 +212,16 @@ def test_empty_axes_give_what_sdpa_gives(empty, impl):
         assert exact.shape == out.shape and (exact == 0.0).all(), "both packages say the same"
 
 
+@BOTH
+def test_values_of_no_width_give_what_sdpa_gives(impl):
+    query, value = draw(2, 3, 8), draw(2, 3, 0)
+    leaf = query.to(DEVICE).requires_grad_()
+    out, aux = entmax_attention(leaf, leaf, value.to(DEVICE), impl=impl, return_aux=True)
+    assert out.shape == scaled_dot_product_attention(query, query, value).shape == (2, 3, 0)
+    assert entmax_attention(leaf, leaf, value.to(DEVICE), impl=impl).shape == (2, 3, 0)
+    assert (aux.mass - 1.0).abs().max() <= 8 * U and (torch.autograd.grad(out.sum(), leaf)[0] == 0.0).all()
+
+
 MASKS = {
     "boolean": draw(4, 6) > -0.5,
     "of the keys": draw(1, 6) > -0.5,
