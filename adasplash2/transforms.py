@@ -78,10 +78,10 @@ def as_function(operator: Any, setup_context: Callable[..., None], backward: Cal
     Function.backward = staticmethod(backward)  # type: ignore[method-assign]
 
     def call(*arguments: Any) -> Any:
+        if not torch.compiler.is_compiling():
+            return Function.apply(*arguments)
         # A graph holds the operator, whose own derivative is enough there, and breaks where torch.func differentiates.
-        if torch.compiler.is_compiling() and not _under_grad():
-            return operator(*arguments)
-        return apply_outside_graphs(Function, *arguments)
+        return apply_outside_graphs(Function, *arguments) if _under_grad() else operator(*arguments)
 
     return call
 
