@@ -27,13 +27,28 @@ class Jacobian(NamedTuple):
 
         Counted from the key with the largest sensitivity, which keeps the digits where it dwarfs the others.
         """
+        return self._centred(values)[0]
+
+    def _centred(self, values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return that, and the sum of the other keys' sensitivities times their distance from the origin, (m, 1)."""
         apart = torch.where(self.live, values - values.gather(-1, self.origin), 0.0)
-        mean = (self.sensitivity * apart).sum(-1, keepdim=True) / self.total
-        return torch.where(self.live, apart - mean, 0.0)
+        # not 0 * inf: the sensitivity of the origin may overflow
+        pull = torch.where(apart == 0.0, 0.0, self.sensitivity * apart).sum(-1, keepdim=True)
+        return torch.where(self.live, apart - pull / self.total, 0.0), pull
 
     def times(self, values: torch.Tensor) -> torch.Tensor:
-        """Return the product with values.  Lemmas: jacobian_form, jacobian_rows_zero"""
-        return self.sensitivity * self.centred(values)
+        """Return the product with values.  Lemmas: jacobian_form, jacobian_rows_zero
+
+        Above alpha 2 the smallest probability may have a sensitivity that overflows. Its product does not: it is
+        minus the pull of the others, times its share of all sensitivities.
+        """
+        centred, pull = self._centred(values)
+        found = self.sensitivity * centred
+        if self.step <= 1.0:
+            return found
+        largest = self.sensitivity.gather(-1, self.origin)
+        share = torch.where(largest == torch.inf, 1.0, largest / self.total)
+        return found.scatter(-1, self.origin, -pull * share)
 
     def moved(self, values: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         """Return the derivative by the scores of ``values . J(scores) . d_scores``, for a constant ``d_scores``.

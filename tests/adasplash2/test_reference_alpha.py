@@ -203,3 +203,20 @@ def test_probabilities_outlive_gaps_that_underflow():
     """A thousand equal keys at alpha 120 have gaps below any float64; their probabilities are 1/1000 all the same."""
     found = support.supported(torch.zeros(1, 1000, dtype=torch.float64), 119.0, 32)
     assert (found.groups[0].probs * 1000.0 - 1.0).abs().max() <= mass_error(1000)
+
+
+@pytest.mark.parametrize("alpha", [60.0, 120.0, 1000.0])
+def test_gradients_outlive_a_sensitivity_that_overflows(alpha):
+    """The second key has the probability p = 1 - above ** (1 / (alpha - 1)), and p ** (2 - alpha) is beyond float64."""
+    above = 1.0 - 2.0**-20
+    query, key, value = as_operands(np.array([[0.0, -above / (alpha - 1.0), -1.0]]), torch.float64)
+    key.requires_grad_()
+    out = reference_attention(query, key, value, alpha=alpha, is_causal=False, scale=1.0).out
+    first, second, third = out[0, 0, 0].tolist()
+    assert 0.0 < second < 2.0**-25 and third == 0.0
+    assert (2.0 - alpha) * np.log(second) > np.log(np.finfo(float).max)
+    vector = torch.tensor([3.0, 1.0, 7.0], dtype=torch.float64)
+    (d_key,) = torch.autograd.grad((out * vector).sum(), key)
+    # with the weight of the mean on the second key: s * (3 - 1), and minus that
+    wanted = 2.0 * first ** (2.0 - alpha)
+    assert np.allclose(d_key[0, 0, :, 0], [wanted, -wanted, 0.0], rtol=alpha * 64 * U, atol=0.0)
