@@ -23,15 +23,16 @@ class AttentionAux(NamedTuple):
         Threshold of each row in the unit of ``(alpha - 1) * scores``.  +inf for a row without a visible key, NaN for a
         row that holds NaN or +inf.
     mass : Tensor, like tau
-        Sum of the probabilities of each row at its threshold, before the output is corrected for its distance from 1; 0
-        for a row without a visible key.
+        Sum of the probabilities of each row at its threshold, by which its output is divided; 0 for a row without a
+        visible key.
     residual : Tensor, like tau
         ``abs(mass - 1)`` at the last point where refinement evaluated it.  It bounds the error of ``tau_from_max`` for
         the scores as they were computed, up to the rounding of that sum.  It does not bound the error of ``tau``, which
         has the rounding of the scores and of ``row_max`` besides: with an offset of 1e4 in float32, up to 1e-3.
     passes : Tensor, int32, like tau
-        Refinement steps that each row needed until its residual met the tolerance; 0 where the histogram's estimate
-        already did, and on the reference path, which finds the threshold exactly.
+        Passes over the key blocks, after the dense one, that each row needed until its residual met the tolerance: 1
+        for a row of few live keys, which are solved together; for others the refinement steps, 0 where the estimate of
+        the histogram met it already; and 0 on the reference path, which finds the threshold exactly.
     block_mask : Tensor, bool, shape (..., n_query_blocks, n_key_blocks)
         True where a block may hold support.  A block that is False holds none.
     skipped : Tensor, float64, shape ()
@@ -157,11 +158,12 @@ def entmax_attention(
 
     Notes
     -----
-    Sums and tau are float32, products as the matrix unit of the dtype makes them (never tf32).  Each row is refined
+    Sums are float32, products as the matrix unit of the dtype makes them (never tf32), and tau is a pair of float32
+    numbers.  In 16 bits, a row of few live keys (up to 128) is solved from all of them at once; any other is refined
     until ``abs(mass - 1)``, which bounds the error of ``tau - row_max`` for the scores as computed, is at most 2 ** -17
-    (2 ** -18 for float32), or what one unit in the last place of tau is worth if that is more; then it is moved by one
-    more step.  There is no iteration count to choose.  The output is corrected for the rest, so that its weights sum to
-    1.  Blocks are left out only below a lower bound of tau.  The same inputs give the same bits.
+    (2 ** -18 for float32), and then moved by one more step.  There is no iteration count to choose, and no list of keys
+    or blocks that loses one when it is full.  The output is divided by the sum of its weights.  Blocks are left out
+    only below a lower bound of tau.  The same inputs give the same bits.
 
     NaN in value, and infinity in value or key, are factors like any other: 0 * NaN is NaN, also for keys of probability
     0 that a tile or a dense product takes along.
@@ -169,7 +171,7 @@ def entmax_attention(
     `torch.vmap`, the reverse mode of `torch.func`, `torch.compile` and `torch.export` go through the kernels; meta and
     fake tensors give shapes.
 
-    Lemmas: residual_bound, block_mask_superset, first_order_correction
+    Lemmas: residual_bound, block_mask_superset, normalised_output
 
     References
     ----------
@@ -255,7 +257,7 @@ def _run_kernels(
     width = max(operands.query.shape[-1], operands.value.shape[-1])
     query, key, value = (widen(operand, width) for operand in operands[:3])
     refuse_tangents(query, key, value)
-    out, _, row_max, tau, words, mass, residual, passes = ops.differentiable_attention(
+    out, row_max, base, rest, words, mass, residual, passes = ops.differentiable_attention(
         query, key, value, alpha, is_causal, scale
     )
     if not return_aux:
@@ -264,11 +266,11 @@ def _run_kernels(
     words = as_words(words, problem.mask_shape)
     block_mask = unpack_mask(words, problem.n_key_blocks).unflatten(0, query.shape[:2])
     block = problem.launch.block_m, problem.launch.block_n
-    # A row without a key has row_max = -inf and tau = +inf.
-    absolute = torch.where(tau == torch.inf, tau, tau + row_max)
     seen = _visible_blocks(block_mask, (query.shape[2], key.shape[2]), block, is_causal, None)
+    # Far from 0 the sum rounds; the difference of the two parts, either side of row_max, does not.
+    below = torch.where(base.isinf(), base, (base - row_max) + rest)
     skipped = _skipped(block_mask, seen)
-    return out, AttentionAux(absolute, mass, residual, passes, block_mask, skipped, row_max, tau)
+    return out, AttentionAux(base + rest, mass, residual, passes, block_mask, skipped, row_max, below)
 
 
 def _check_kernels(query: torch.Tensor, value: torch.Tensor, attn_mask: torch.Tensor | None, alpha: float) -> None:

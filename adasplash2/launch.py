@@ -16,19 +16,33 @@ from triton.runtime.interpreter import InterpretedFunction
 
 from .kernels.backward_dkdv import backward_dkdv_kernel
 from .kernels.backward_dq import backward_dq_kernel
-from .kernels.block_mask import block_mask_transpose_kernel
-from .kernels.delta import delta_kernel
+from .kernels.block_list import block_list_kernel
+from .kernels.block_mask_transpose import block_mask_transpose_kernel
+from .kernels.collect import collect_kernel
+from .kernels.dense import dense_kernel
 from .kernels.histogram import histogram_kernel
 from .kernels.output import output_kernel
 from .kernels.refine import refine_kernel
-from .kernels.row_max import row_max_kernel
-from .problem import MAX_PASSES, POWERS, Problem, block_d
-from .state import BackwardState, ForwardState, empty_backward, empty_forward
+from .kernels.solve import solve_kernel
+from .problem import (
+    MAX_PASSES,
+    POWERS,
+    ROW_KEYS,
+    SOLVE_ROWS,
+    WIDE_ROW_KEYS,
+    Problem,
+    Program,
+    block_d,
+    ceil_div,
+)
+from .state import BackwardState, ForwardState, Lists, empty_backward, empty_forward
 
 # Triton decides at import, from TRITON_INTERPRET, whether kernels are compiled or interpreted.
-INTERPRETED = isinstance(row_max_kernel, InterpretedFunction)
+INTERPRETED = isinstance(dense_kernel, InterpretedFunction)
 # Key of the launch table for the kernels that this process starts.
 BACKEND = "interpreter" if INTERPRETED else "hip" if torch.version.hip else "cuda"
+# Stages that only turn bits over.
+_SMALL = Program(1, 1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,21 +52,16 @@ class Call:
     stage: str
     kernel: Any
     programs: int
-    num_warps: int
+    program: Program
     backend: str
     arguments: dict[str, Any]
     constants: dict[str, Any]
 
     @property
     def options(self) -> dict[str, Any]:
-        """Compiler options.
-
-        Multiplications and additions stay apart: a fused one would round the scores of one stage unlike another's.
-        Loops over set bits are not pipelined, so there is one stage.  Left to itself, the CUDA assembler spills a few
-        registers to fit one more program on a multiprocessor.
-        """
-        options = {"num_warps": self.num_warps, "num_stages": 1, "enable_fp_fusion": False}
-        return options | {"maxnreg": 255} if self.backend == "cuda" else options
+        """Compiler options; without a limit of registers the CUDA assembler spills a few to fit one more program."""
+        options = {"num_warps": self.program.warps, "num_stages": self.program.stages}
+        return options | {"maxnreg": self.program.registers} if self.backend == "cuda" else options
 
     def run(self) -> None:
         """Start the kernel on the current device; an empty grid does nothing."""
@@ -71,38 +80,118 @@ def operand(tensor: torch.Tensor) -> tuple[Any, ...]:
 def forward_calls(
     problem: Problem, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, state: ForwardState
 ) -> list[Call]:
-    """Return the forward stages in their order; they write ``state``."""
-    scored = {"query": operand(query), "key": operand(key), "row_max_ptr": state.row_max} | _shape(problem)
-    candidates = {"candidates_ptr": state.candidates}
-    bracket = {"lo_ptr": state.lo, "hi_ptr": state.hi, "tau_ptr": state.tau}
-    refined = {"block_mask_ptr": state.block_mask, "residual_ptr": state.residual, "passes_ptr": state.passes}
-    outputs = {"value": operand(value), "out": operand(state.out), "centre": operand(state.centre)}
-    constants = _constants(problem)
-    masked = {name: constants[name] for name in ("IS_CAUSAL", "BLOCK_M", "BLOCK_N", "BLOCK_D")}
-    programs = problem.batch * problem.heads * problem.n_query_blocks
-    warps, backend = problem.launch.warps, problem.backend
+    """Return the forward stages in their order; they write ``state``.  The scale must not be negative (`signed`)."""
+    launch, backend = problem.launch, problem.backend
+    shape, tile = _shape(problem), _tile(problem)
+    power = {"POWER": POWERS[problem.alpha]}
+    scored = {"query": operand(query), "key": operand(key)} | shape
+    pair = {"base_ptr": state.base, "rest_ptr": state.rest}
+    bracket = {"lo_ptr": state.lo, "hi_ptr": state.hi, "tau_ptr": state.first_tau}
+    paths = {"paths_ptr": state.candidates.numbers}
+    dense_tile = tile | {"BLOCK_M": launch.dense_m, "BLOCK_N": launch.dense_n}
+    heads = problem.batch * problem.heads
+    programs = heads * problem.n_query_blocks
     return [
-        Call("row_max", row_max_kernel, programs, warps, backend, scored | candidates, masked),
-        Call("histogram", histogram_kernel, programs, warps, backend, scored | candidates | bracket, constants),
+        Call(
+            "dense",
+            dense_kernel,
+            heads * problem.candidate_shape[1],
+            launch.dense,
+            backend,
+            scored | {"row_max_ptr": state.row_max, "lo_ptr": state.lo} | _lists(state.candidates),
+            dense_tile | power,
+        ),
+        *_calls_by_keys(problem, scored, value, state),
+        Call(
+            "histogram",
+            histogram_kernel,
+            programs,
+            launch.histogram,
+            backend,
+            scored
+            | bracket
+            | _lists(state.candidates)
+            | {"row_max_ptr": state.row_max, "block_mask_ptr": state.block_mask, "n_words": problem.mask_shape[2]},
+            tile | power | {"TILE_M": launch.dense_m, "TILE_N": launch.dense_n},
+        ),
+        _kept_lists(problem, state.block_mask, state.kept),
         Call(
             "refine",
             refine_kernel,
             programs,
-            warps,
+            launch.refine,
             backend,
-            scored | candidates | bracket | refined | {"tolerance": problem.tolerance, "max_passes": MAX_PASSES},
-            constants,
+            scored
+            | pair
+            | bracket
+            | _lists(state.kept)
+            | paths
+            | {"row_max_ptr": state.row_max, "residual_ptr": state.residual, "passes_ptr": state.passes}
+            | {"tolerance": problem.tolerance, "max_passes": MAX_PASSES},
+            tile | power | {"TILE_M": launch.dense_m},
         ),
         Call(
             "output",
             output_kernel,
             programs,
-            warps,
+            launch.output,
             backend,
-            scored | outputs | {"tau_ptr": state.tau, "block_mask_ptr": state.block_mask, "mass_ptr": state.mass},
-            constants,
+            scored
+            | pair
+            | _lists(state.kept)
+            | paths
+            | {"value": operand(value), "out": operand(state.out), "mass_ptr": state.mass},
+            tile | power | {"TILE_M": launch.dense_m},
         ),
     ]
+
+
+def _calls_by_keys(problem: Problem, scored: dict[str, Any], value: torch.Tensor, state: ForwardState) -> list[Call]:
+    """Return the stages that work on single keys, once for each part of the queries that share their scratch."""
+    launch, backend, tile = problem.launch, problem.backend, _tile(problem)
+    keys = {"KEYS": min(32, launch.dense_n)}
+    scratch = {"entries_ptr": state.entries, "counts_ptr": state.counts, "entry_capacity": problem.row_entries}
+    rows: dict[str, Any] = {"lo_ptr": state.lo, "base_ptr": state.base, "rest_ptr": state.rest, "mass_ptr": state.mass}
+    rows |= {"residual_ptr": state.residual, "passes_ptr": state.passes, "block_mask_ptr": state.block_mask}
+    calls = []
+    for first in range(0, problem.n_tiles, problem.tiles_at_once):
+        now = min(problem.tiles_at_once, problem.n_tiles - first)
+        some = scored | scratch | {"first_tile": first}
+        calls += [
+            Call(
+                "collect",
+                collect_kernel,
+                now,
+                launch.collect,
+                backend,
+                some | {"lo_ptr": state.lo} | _lists(state.candidates),
+                tile
+                | keys
+                | {"BLOCK_M": launch.dense_m, "BLOCK_N": launch.dense_n, "SHARED_WORDS": problem.shared_words},
+            ),
+            *(
+                Call(
+                    name,
+                    solve_kernel,
+                    now * ceil_div(launch.dense_m, SOLVE_ROWS),
+                    program,
+                    backend,
+                    some
+                    | rows
+                    | {"value": operand(value), "out": operand(state.out), "numbers_ptr": state.candidates.numbers}
+                    | {"n_words": problem.mask_shape[2]},
+                    {name: tile[name] for name in ("BLOCK_M", "BLOCK_N", "BLOCK_D", "HEAD_DIM")}
+                    | keys
+                    | {"POWER": POWERS[problem.alpha], "ROWS": SOLVE_ROWS, "TILE_M": launch.dense_m}
+                    | {"ROW_KEYS": row_keys, "IS_WIDE": is_wide},
+                )
+                for name, program, row_keys, is_wide in (
+                    ("solve", launch.solve, ROW_KEYS, False),
+                    ("solve_wide", launch.solve_wide, WIDE_ROW_KEYS, True),
+                )
+            ),
+        ]
+    return calls
 
 
 def backward_calls(
@@ -111,47 +200,41 @@ def backward_calls(
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,
-    centre: torch.Tensor,
-    row_max: torch.Tensor,
-    tau: torch.Tensor,
+    out: torch.Tensor,
+    base: torch.Tensor,
+    rest: torch.Tensor,
     block_mask: torch.Tensor,
     state: BackwardState,
 ) -> list[Call]:
     """Return the backward stages in their order; they read what the forward stages left and write ``state``."""
+    launch, backend = problem.launch, problem.backend
     shape = _shape(problem)
-    rows = {"row_max_ptr": row_max, "tau_ptr": tau, "delta_ptr": state.delta, "scale": problem.scale}
-    scored = {"query": operand(query), "key": operand(key), "value": operand(value), "d_out": operand(d_out)} | rows
-    delta_shape = {name: shape[name] for name in ("heads", "n_queries", "head_dim")}
-    column_shape = {name: shape[name] for name in ("z_scale", "group", "n_queries", "n_keys", "head_dim")}
+    constants = _tile(problem) | {"POWER": POWERS[problem.alpha]}
+    scored: dict[str, Any] = {"query": operand(query), "key": operand(key), "value": operand(value)}
+    scored["d_out"] = operand(d_out)
+    scored |= {"base_ptr": base, "rest_ptr": rest, "delta_ptr": state.delta, "scale": problem.scale}
+    by_key = {name: shape[name] for name in shape if name != "heads"} | {"kv_heads": problem.kv_heads}
+    heads = problem.batch * problem.heads
     n_words, n_transposed_words = problem.mask_shape[2], problem.transposed_shape[2]
-    constants = _constants(problem)
-    by_query = problem.batch * problem.heads * problem.n_query_blocks
-    by_key = problem.batch * problem.kv_heads * problem.n_key_blocks
-    warps, backend = problem.launch.backward_warps, problem.backend
     return [
-        Call(
-            "delta",
-            delta_kernel,
-            by_query,
-            warps,
-            backend,
-            {"centre": operand(centre), "d_out": operand(d_out), "delta_ptr": state.delta} | delta_shape,
-            {name: constants[name] for name in ("BLOCK_M", "BLOCK_D")},
-        ),
+        _kept_lists(problem, block_mask, state.kept),
         Call(
             "backward_dq",
             backward_dq_kernel,
-            by_query,
-            warps,
+            heads * problem.n_query_blocks,
+            launch.backward_dq,
             backend,
-            scored | shape | {"d_query": operand(state.d_query), "block_mask_ptr": block_mask},
+            scored
+            | shape
+            | _lists(state.kept)
+            | {"rest_ptr": rest, "out": operand(out), "d_query": operand(state.d_query)},
             constants,
         ),
         Call(
-            "block_mask",
+            "block_mask_transpose",
             block_mask_transpose_kernel,
-            problem.batch * problem.heads * n_words * n_transposed_words,
-            1,
+            heads * n_words * n_transposed_words,
+            _SMALL,
             backend,
             {
                 "block_mask_ptr": block_mask,
@@ -163,16 +246,17 @@ def backward_calls(
             },
             {},
         ),
+        _block_lists(problem, state.transposed, state.keeping, by_keys=True),
         Call(
             "backward_dkdv",
             backward_dkdv_kernel,
-            by_key,
-            warps,
+            problem.batch * problem.kv_heads * problem.n_key_blocks,
+            launch.backward_dkdv,
             backend,
             scored
-            | column_shape
-            | {"kv_heads": problem.kv_heads, "n_transposed_words": n_transposed_words}
-            | {"d_key": operand(state.d_key), "d_value": operand(state.d_value), "transposed_ptr": state.transposed},
+            | by_key
+            | _lists(state.keeping)
+            | {"d_key": operand(state.d_key), "d_value": operand(state.d_value)},
             constants,
         ),
     ]
@@ -182,8 +266,8 @@ def forward(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *, alpha: float, is_causal: bool, scale: float
 ) -> ForwardState:
     """Run the forward stages; out has the dtype of query."""
-    problem = Problem.of(query, key, alpha=alpha, scale=scale, is_causal=is_causal, backend=BACKEND)
-    raised = as_operand_dtype(query)
+    problem = Problem.of(query, key, alpha=alpha, scale=abs(scale), is_causal=is_causal, backend=BACKEND)
+    raised = signed(as_operand_dtype(query), scale)
     state = empty_forward(problem, raised)
     with device_of(query):
         for call in forward_calls(problem, raised, as_operand_dtype(key), as_operand_dtype(value), state):
@@ -196,9 +280,9 @@ def backward(
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,
-    centre: torch.Tensor,
-    row_max: torch.Tensor,
-    tau: torch.Tensor,
+    out: torch.Tensor,
+    base: torch.Tensor,
+    rest: torch.Tensor,
     block_mask: torch.Tensor,
     *,
     alpha: float,
@@ -206,10 +290,11 @@ def backward(
     scale: float,
 ) -> BackwardState:
     """Run the backward stages on what `forward` left; gradients have the dtype of their operand."""
-    problem = Problem.of(query, key, alpha=alpha, scale=scale, is_causal=is_causal, backend=BACKEND)
-    raised_query, raised_key, raised_value = as_operand_dtype(query), as_operand_dtype(key), as_operand_dtype(value)
+    problem = Problem.of(query, key, alpha=alpha, scale=abs(scale), is_causal=is_causal, backend=BACKEND)
+    raised_query = signed(as_operand_dtype(query), scale)
+    raised_key, raised_value = as_operand_dtype(key), as_operand_dtype(value)
     state = empty_backward(problem, raised_query, raised_key, raised_value)
-    left = (centre, row_max, tau, block_mask)
+    left = (as_operand_dtype(out), base, rest, block_mask)
     with device_of(query):
         for call in backward_calls(
             problem, as_operand_dtype(d_out), raised_query, raised_key, raised_value, *left, state
@@ -217,7 +302,7 @@ def backward(
             call.run()
     return dataclasses.replace(
         state,
-        d_query=state.d_query.to(query.dtype),
+        d_query=signed(state.d_query, scale).to(query.dtype),
         d_key=state.d_key.to(key.dtype),
         d_value=state.d_value.to(value.dtype),
     )
@@ -230,24 +315,57 @@ def _shape(problem: Problem) -> dict[str, Any]:
         "group": problem.group,
         "n_queries": problem.n_queries,
         "n_keys": problem.n_keys,
-        "head_dim": problem.head_dim,
-        "n_words": problem.mask_shape[2],
     }
 
 
-def _constants(problem: Problem) -> dict[str, Any]:
+def _tile(problem: Problem) -> dict[str, Any]:
     return {
         "IS_CAUSAL": problem.is_causal,
-        "POWER": POWERS[problem.alpha],
         "BLOCK_M": problem.launch.block_m,
         "BLOCK_N": problem.launch.block_n,
         "BLOCK_D": block_d(problem.head_dim),
+        "HEAD_DIM": problem.head_dim,
     }
+
+
+def _lists(lists: Lists) -> dict[str, Any]:
+    return {"lists_ptr": lists.places, "numbers_ptr": lists.numbers, "capacity": lists.places.shape[2]}
+
+
+def _kept_lists(problem: Problem, block_mask: torch.Tensor, kept: Lists) -> Call:
+    return _block_lists(problem, block_mask, kept, by_keys=False)
+
+
+def _block_lists(problem: Problem, mask: torch.Tensor, lists: Lists, *, by_keys: bool) -> Call:
+    tile = _tile(problem)
+    return Call(
+        "block_list",
+        block_list_kernel,
+        mask.shape[0] * mask.shape[1],
+        _SMALL,
+        problem.backend,
+        {
+            "mask_ptr": mask,
+            "n_queries": problem.n_queries,
+            "n_keys": problem.n_keys,
+            "n_words": mask.shape[2],
+            "n_blocks": problem.n_query_blocks if by_keys else problem.n_key_blocks,
+            "n_rows": mask.shape[1],
+        }
+        | _lists(lists),
+        {name: tile[name] for name in ("IS_CAUSAL", "BLOCK_M", "BLOCK_N")} | {"BY_KEYS": by_keys},
+    )
 
 
 def as_operand_dtype(tensor: torch.Tensor) -> torch.Tensor:
     """Raise bfloat16 to float32 under the interpreter, whose bfloat16 arithmetic is silently wrong."""
     return tensor.float() if INTERPRETED and tensor.dtype == torch.bfloat16 else tensor
+
+
+def signed(tensor: torch.Tensor, scale: float) -> torch.Tensor:
+    """Return queries, or their gradient, with the sign of the scale: the kernels take the largest product for the
+    largest score."""
+    return -tensor if scale < 0.0 else tensor
 
 
 def device_of(tensor: torch.Tensor) -> contextlib.AbstractContextManager[Any]:

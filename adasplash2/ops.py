@@ -24,16 +24,16 @@ def attention(
     torch.Tensor,
     torch.Tensor,
 ]:
-    """Return out, centre, row_max, tau (counted from row_max), block_mask (bytes of its words), mass, residual, passes.
+    """Return out, row_max, tau as base and rest, block_mask (bytes of its words), mass, residual, passes.
 
     The first dimension of every tensor is that of query, or a multiple of it, by which `fold_vmap` divides.
     """
     state = launch.forward(query, key, value, alpha=alpha, is_causal=is_causal, scale=scale)
     return (
         state.out,
-        state.centre,
         state.row_max,
-        state.tau,
+        state.base,
+        state.rest,
         as_bytes(state.block_mask),
         state.mass,
         state.residual,
@@ -48,8 +48,8 @@ def _(query, key, value, alpha, is_causal, scale):  # type: ignore[no-untyped-de
     def row(dtype: torch.dtype = torch.float32) -> torch.Tensor:
         return query.new_empty(problem.row_shape, dtype=dtype)
 
-    out, centre = torch.empty_like(query), torch.empty_like(query, dtype=torch.float32)
-    return out, centre, row(), row(), empty_bytes(query, problem.mask_shape), row(), row(), row(torch.int32)
+    words = empty_bytes(query, problem.mask_shape)
+    return torch.empty_like(query), row(), row(), row(), words, row(), row(), row(torch.int32)
 
 
 @torch.library.custom_op("adasplash2::attention_backward", mutates_args=())
@@ -58,9 +58,9 @@ def attention_backward(
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,
-    centre: torch.Tensor,
-    row_max: torch.Tensor,
-    tau: torch.Tensor,
+    out: torch.Tensor,
+    base: torch.Tensor,
+    rest: torch.Tensor,
     block_mask: torch.Tensor,
     alpha: float,
     is_causal: bool,
@@ -73,9 +73,9 @@ def attention_backward(
         query,
         key,
         value,
-        centre,
-        row_max,
-        tau,
+        out,
+        base,
+        rest,
         as_words(block_mask, problem.mask_shape),
         alpha=alpha,
         is_causal=is_causal,
@@ -85,14 +85,14 @@ def attention_backward(
 
 
 @attention_backward.register_fake
-def _(d_out, query, key, value, centre, row_max, tau, block_mask, alpha, is_causal, scale):  # type: ignore[no-untyped-def]
+def _(d_out, query, key, value, out, base, rest, block_mask, alpha, is_causal, scale):  # type: ignore[no-untyped-def]
     return torch.empty_like(query), torch.empty_like(key), torch.empty_like(value)
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[torch.Tensor, ...]) -> None:
     query, key, value, ctx.alpha, ctx.is_causal, ctx.scale = inputs
-    _, centre, row_max, tau, block_mask, *_ = output
-    ctx.save_for_backward(query, key, value, centre, row_max, tau, block_mask)
+    out, _, base, rest, block_mask, *_ = output
+    ctx.save_for_backward(query, key, value, out, base, rest, block_mask)
 
 
 def _backward(ctx: Any, d_out: torch.Tensor, *_: torch.Tensor) -> tuple[torch.Tensor | None, ...]:

@@ -11,55 +11,187 @@ import torch
 
 # Blocks per int32 word of a mask (WORD in kernels/tile.py).
 WORD_BITS = 32
+# Numbers per list of blocks (NUMBERS in kernels/lists.py).
+LIST_NUMBERS = 4
+# Places of a list of blocks, at most: a row of blocks that needs more of them visits all that it sees.
+LIST_CAPACITY = 2048
+# Rows that a program of `solve` takes; the entries that one may have (kernels/words.py); the keys that one may keep in
+# registers, and in a second start, for the few programs with a row of more support.  Rows of float32 have no entries:
+# their gradients go by tiles, which sum q.k in another order, and a threshold from single keys would be off by that,
+# which 16 bits do not resolve and float32 does.
+SOLVE_ROWS = 16
+ROW_ENTRIES = 128
+ROW_KEYS = 64
+WIDE_ROW_KEYS = 128
+# Entries per candidate tile from which on its rows share so many keys that tiles make the output sooner.
+SHARED_WORDS = 40
+# Entries are scratch of at most so many bytes, shared by one part of the queries after the other.
+SCRATCH_BYTES = 2**28
 # The alphas that the fused kernels take and their power, 1 / (alpha - 1), as kernels/power.py knows it.
 POWERS = {1.5: 2, 2.0: 1}
 # The largest head_dim of the fused kernels.
 MAX_HEAD_DIM = 256
-# A row is refined until abs(mass - 1), which bounds the error of its tau, is within this, or within what one unit in
-# the last place of tau is worth.  It then takes one more step, which leaves an error of the order of the square.
+# A row is refined until abs(mass - 1), which bounds the error of its tau, is within this.  It then takes one more step,
+# which leaves an error of the order of the square.
 TOLERANCE = {torch.float32: 2.0**-18, torch.bfloat16: 2.0**-17, torch.float16: 2.0**-17}
 # A guard, not a parameter: where tests looked, rows take 3 passes at alpha 1.5 and 7 at alpha 2; bisection takes 32.
 MAX_PASSES = 40
+# Registers of a CUDA multiprocessor, of every compute capability from 8.0 to 10.0: a program that asks for more of them
+# does not start.
+PROGRAM_REGISTERS = 65536
+# Registers that a thread can have.
+MOST_REGISTERS = 255
+
+
+@dataclasses.dataclass(frozen=True)
+class Program:
+    """Warps of a program, loads in flight, registers of a thread at most (cuda)."""
+
+    warps: int
+    stages: int
+    registers: int = MOST_REGISTERS
+
+    def __post_init__(self) -> None:
+        if self.warps * 32 * self.registers > PROGRAM_REGISTERS:
+            raise ValueError(
+                f"launch: {self.warps} warps of {self.registers} registers a thread need more than the "
+                f"{PROGRAM_REGISTERS} registers of a multiprocessor. Lower one of the two."
+            )
 
 
 @dataclasses.dataclass(frozen=True)
 class Launch:
-    """Tile shape, which is also the cell of the block mask, and resources of the kernels."""
+    """Tiles and resources of the stages.
+
+    ``block_m`` queries by ``block_n`` keys are the cell of the block mask and the tile of every stage but the dense
+    pass, whose tile, ``dense_m`` by ``dense_n``, is a multiple of it.
+    """
 
     block_m: int
     block_n: int
-    warps: int
-    backward_warps: int
+    dense_m: int
+    dense_n: int
+    dense: Program
+    collect: Program
+    solve: Program
+    solve_wide: Program
+    histogram: Program
+    refine: Program
+    output: Program
+    backward_dq: Program
+    backward_dkdv: Program
     why: str
 
+    @property
+    def is_timed(self) -> bool:
+        """Whether a measurement chose the row, and not only what fits."""
+        return self.why != _UNTIMED
 
-_UNTIMED = "2026-11-21: a square tile that fits the registers of sm_80, sm_90, sm_100 (cuda), gfx942 (hip); not timed"
+    def __post_init__(self) -> None:
+        if self.dense_m % self.block_m or self.dense_n % self.block_n:
+            raise ValueError(
+                f"launch: the dense tile, {self.dense_m} x {self.dense_n}, must be a multiple of the block, "
+                f"{self.block_m} x {self.block_n}. Change one of them."
+            )
 
-# (backend, bytes of an operand element, head_dim rounded up to a power of two) -> Launch
+
+def _square(
+    size: int, program: Program, solve: Program, why: str, *, dense: tuple[int, int, Program] | None = None
+) -> Launch:
+    """Return a row whose stages share one square tile and its resources, but for the dense pass and `solve`."""
+    dense_m, dense_n, of_dense = dense or (size, size, program)
+    return Launch(
+        size,
+        size,
+        dense_m,
+        dense_n,
+        of_dense,
+        dataclasses.replace(of_dense, registers=MOST_REGISTERS),
+        solve,
+        Program(2 * solve.warps, 1),
+        program,
+        program,
+        program,
+        program,
+        program,
+        why,
+    )
+
+
+_UNTIMED = "2026-11-25: fits the registers of sm_80, sm_90, sm_100 (cuda), gfx942 (hip); not timed"
+_TIMED_64 = Launch(
+    block_m=64,
+    block_n=64,
+    dense_m=128,
+    dense_n=128,
+    dense=Program(4, 2, 128),
+    collect=Program(4, 3, 128),
+    solve=Program(1, 1, 168),
+    solve_wide=Program(4, 1),
+    histogram=Program(4, 2, 168),
+    refine=Program(4, 2),
+    output=Program(4, 2, 128),
+    backward_dq=Program(4, 2),
+    backward_dkdv=Program(4, 2),
+    why=(
+        "2026-11-25, one H100, torch 2.11, triton 3.6, length 32768, 16 heads, bf16, causal, topic16 / gauss1, ms: "
+        "dense 2.08 / 2.65 (8 warps 2.24 / 3.10; 128 x 64 2.4 / 3.7); collect 0.66 / 4.03 (8 warps 0.62, gauss4 4.2); "
+        "solve 0.81 / 1.81 (255 registers 0.95 / 2.13, 2 warps of 128 0.87 / 2.02); output 0.41 (168 registers 0.46); "
+        "backward_dq 0.79 / 9.06 (3 stages 0.81 / 9.26, 8 warps 2.4 / 29); backward_dkdv 0.95 / 11.2 (168 registers "
+        "0.98 / 11.1); histogram, refine and output on gauss0.02 12.0, 14.1, 4.64 (255 registers 12.7, 14.1, 5.08)"
+    ),
+)
+_TIMED_128 = Launch(
+    block_m=64,
+    block_n=64,
+    dense_m=128,
+    dense_n=64,
+    dense=Program(4, 3),
+    collect=Program(4, 2, 128),
+    solve=Program(2, 1, 168),
+    solve_wide=Program(8, 1),
+    histogram=Program(8, 2),
+    refine=Program(8, 2),
+    output=Program(4, 2),
+    backward_dq=Program(4, 2),
+    backward_dkdv=Program(4, 2),
+    why=(
+        "2026-11-25, one H100, torch 2.11, triton 3.6, length 32768, 8 heads, bf16, causal, topic16 / gauss1, ms: "
+        "dense 1.96 (8 warps of 128 registers 2.13); collect 0.42 / 2.98 (8 warps 0.38 / 3.02, 3 stages 0.40 / 3.26); "
+        "solve 0.66 / 1.69 (255 registers 0.85 / 2.18); output 0.40 (8 warps 0.83); backward_dq 0.91 / 9.39 (1 stage "
+        "0.92 / 10.1, 8 warps 1.24 / 14.1); backward_dkdv 0.84 / 9.43 (1 stage 0.89 / 10.7, 8 warps 1.42 / 17.7)"
+    ),
+)
+_DENSE = (128, 128, Program(8, 3))
+
+# (backend or architecture, bytes of an operand element, head_dim rounded up to a power of two) -> Launch.  The row of
+# an architecture, where there is one, comes before that of its backend; it has the same blocks.
 LAUNCH = {
-    ("cuda", 2, 16): Launch(64, 64, 4, 4, _UNTIMED),
-    ("cuda", 2, 32): Launch(64, 64, 4, 4, _UNTIMED),
-    ("cuda", 2, 64): Launch(64, 64, 4, 4, _UNTIMED),
-    ("cuda", 2, 128): Launch(64, 64, 8, 8, _UNTIMED),
-    ("cuda", 2, 256): Launch(32, 32, 8, 4, _UNTIMED),
-    ("cuda", 4, 16): Launch(32, 32, 4, 4, _UNTIMED),
-    ("cuda", 4, 32): Launch(32, 32, 8, 8, _UNTIMED),
-    ("cuda", 4, 64): Launch(32, 32, 8, 8, _UNTIMED),
-    ("cuda", 4, 128): Launch(16, 16, 8, 8, _UNTIMED),
-    ("cuda", 4, 256): Launch(16, 16, 8, 8, _UNTIMED),
-    ("hip", 2, 16): Launch(64, 64, 4, 4, _UNTIMED),
-    ("hip", 2, 32): Launch(64, 64, 4, 4, _UNTIMED),
-    ("hip", 2, 64): Launch(64, 64, 4, 4, _UNTIMED),
-    ("hip", 2, 128): Launch(64, 64, 4, 4, _UNTIMED),
-    ("hip", 2, 256): Launch(32, 32, 4, 4, _UNTIMED),
-    ("hip", 4, 16): Launch(32, 32, 4, 4, _UNTIMED),
-    ("hip", 4, 32): Launch(32, 32, 4, 4, _UNTIMED),
-    ("hip", 4, 64): Launch(32, 32, 4, 4, _UNTIMED),
-    ("hip", 4, 128): Launch(16, 16, 4, 4, _UNTIMED),
-    ("hip", 4, 256): Launch(16, 16, 4, 4, _UNTIMED),
+    ("cuda", 2, 16): _square(64, Program(4, 3), Program(1, 1), _UNTIMED, dense=_DENSE),
+    ("cuda", 2, 32): _square(64, Program(4, 3), Program(1, 1), _UNTIMED, dense=_DENSE),
+    ("cuda", 2, 64): _square(64, Program(4, 2), Program(1, 1), _UNTIMED, dense=_DENSE),
+    ("sm_90", 2, 64): _TIMED_64,
+    ("cuda", 2, 128): _square(64, Program(8, 2), Program(4, 1), _UNTIMED, dense=(128, 64, Program(8, 3))),
+    ("sm_90", 2, 128): _TIMED_128,
+    ("cuda", 2, 256): _square(32, Program(8, 1), Program(4, 1), _UNTIMED, dense=(64, 64, Program(8, 2))),
+    ("cuda", 4, 16): _square(32, Program(4, 1), Program(1, 1), _UNTIMED),
+    ("cuda", 4, 32): _square(32, Program(8, 1), Program(1, 1), _UNTIMED),
+    ("cuda", 4, 64): _square(32, Program(8, 1), Program(2, 1), _UNTIMED),
+    ("cuda", 4, 128): _square(16, Program(8, 1), Program(4, 1), _UNTIMED),
+    ("cuda", 4, 256): _square(16, Program(8, 1), Program(4, 1), _UNTIMED),
+    ("hip", 2, 16): _square(64, Program(4, 1), Program(1, 1), _UNTIMED),
+    ("hip", 2, 32): _square(64, Program(4, 1), Program(1, 1), _UNTIMED),
+    ("hip", 2, 64): _square(64, Program(4, 1), Program(1, 1), _UNTIMED),
+    ("hip", 2, 128): _square(64, Program(4, 1), Program(2, 1), _UNTIMED),
+    ("hip", 2, 256): _square(32, Program(4, 1), Program(4, 1), _UNTIMED),
+    ("hip", 4, 16): _square(32, Program(4, 1), Program(1, 1), _UNTIMED),
+    ("hip", 4, 32): _square(32, Program(4, 1), Program(1, 1), _UNTIMED),
+    ("hip", 4, 64): _square(32, Program(4, 1), Program(1, 1), _UNTIMED),
+    ("hip", 4, 128): _square(16, Program(4, 1), Program(2, 1), _UNTIMED),
+    ("hip", 4, 256): _square(16, Program(4, 1), Program(4, 1), _UNTIMED),
 }
 # Without a compiler the tile only sets how much a NumPy call does.
-INTERPRETER = Launch(64, 64, 4, 4, "the tile of the 16 bit operands; the interpreter has no registers to spill")
+INTERPRETER = _square(64, Program(4, 1), Program(4, 1), "the interpreter has no registers to spill")
 
 
 def block_d(head_dim: int) -> int:
@@ -67,11 +199,23 @@ def block_d(head_dim: int) -> int:
     return max(16, 1 << (head_dim - 1).bit_length())
 
 
-def choose_launch(backend: str, dtype: torch.dtype, head_dim: int) -> Launch:
-    """Return the launch row for operands of ``dtype`` and ``head_dim`` on "cuda", "hip" or the "interpreter"."""
+def choose_launch(backend: str, dtype: torch.dtype, head_dim: int, arch: str = "") -> Launch:
+    """Return the launch row for operands of ``dtype`` and ``head_dim`` on "cuda", "hip" or the "interpreter".
+
+    ``arch`` is the architecture of the device (`arch_of`), if it is known.
+    """
     if backend == "interpreter":
         return INTERPRETER
-    return LAUNCH[backend, dtype.itemsize, block_d(head_dim)]
+    key = dtype.itemsize, block_d(head_dim)
+    return LAUNCH.get((arch, *key)) or LAUNCH[(backend, *key)]
+
+
+def arch_of(device: torch.device) -> str:
+    """Return the architecture of a CUDA device, "sm_90"; "" for any other."""
+    if device.type != "cuda" or torch.version.cuda is None or not torch.cuda.is_available():
+        return ""
+    major, minor = torch.cuda.get_device_capability(device)
+    return f"sm_{major}{minor}"
 
 
 def ceil_div(value: int, by: int) -> int:
@@ -93,8 +237,13 @@ class Problem:
     scale: float
     is_causal: bool
     tolerance: float
+    itemsize: int
     backend: str
     launch: Launch
+    # How much lists and rows hold, and when a path is left; tests make them small.
+    capacity: int = LIST_CAPACITY
+    row_entries: int = ROW_ENTRIES
+    shared_words: int = SHARED_WORDS
 
     @classmethod
     def of(
@@ -106,8 +255,12 @@ class Problem:
         scale: float,
         is_causal: bool,
         backend: str,
+        arch: str | None = None,
     ) -> Problem:
-        """Return the problem that these operands pose to "cuda", "hip" or the "interpreter"."""
+        """Return the problem that these operands pose to "cuda", "hip" or the "interpreter".
+
+        ``arch`` is that of the device that holds them, or the one to compile for.
+        """
         batch, heads, n_queries, head_dim = query.shape
         return cls(
             batch=batch,
@@ -120,8 +273,10 @@ class Problem:
             scale=scale,
             is_causal=is_causal,
             tolerance=TOLERANCE[query.dtype],
+            itemsize=query.dtype.itemsize,
             backend=backend,
-            launch=choose_launch(backend, query.dtype, head_dim),
+            launch=choose_launch(backend, query.dtype, head_dim, arch_of(query.device) if arch is None else arch),
+            row_entries=ROW_ENTRIES if query.dtype.itemsize == 2 else 0,
         )
 
     @property
@@ -148,6 +303,38 @@ class Problem:
     def transposed_shape(self) -> tuple[int, int, int]:
         """Shape of the transposed block mask in int32 words, one bit per query block."""
         return self.batch * self.heads, self.n_key_blocks, ceil_div(self.n_query_blocks, WORD_BITS)
+
+    @property
+    def candidate_shape(self) -> tuple[int, int, int]:
+        """Shape of the candidate lists: a row for ``dense_m`` queries, a place for ``dense_n`` keys."""
+        rows, columns = ceil_div(self.n_queries, self.launch.dense_m), ceil_div(self.n_keys, self.launch.dense_n)
+        return self.batch * self.heads, rows, min(columns, self.capacity)
+
+    @property
+    def list_shape(self) -> tuple[int, int, int]:
+        """Shape of the lists of kept key blocks, a row for each query block."""
+        return self.batch * self.heads, self.n_query_blocks, min(self.n_key_blocks, self.capacity)
+
+    @property
+    def transposed_list_shape(self) -> tuple[int, int, int]:
+        """Shape of the lists of query blocks that keep a key block, a row for each key block."""
+        return self.batch * self.heads, self.n_key_blocks, min(self.n_query_blocks, self.capacity)
+
+    @property
+    def n_tiles(self) -> int:
+        """Blocks of ``dense_m`` queries, over all heads."""
+        return self.candidate_shape[0] * self.candidate_shape[1]
+
+    @property
+    def tiles_at_once(self) -> int:
+        """How many of them share the scratch of `collect`.
+
+        It takes no more than `SCRATCH_BYTES`, nor, as the forward pass has not yet what the backward will, than the
+        three gradients and that of the output; but for one block.
+        """
+        of_tile = max(self.launch.dense_m * self.row_entries * 8, 1)
+        of_gradients = 4 * self.batch * self.heads * self.n_queries * self.head_dim * self.itemsize
+        return max(1, min(self.n_tiles, min(SCRATCH_BYTES, of_gradients) // of_tile))
 
     @property
     def row_shape(self) -> tuple[int, int, int]:

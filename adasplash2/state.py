@@ -1,4 +1,4 @@
-"""Which memory do the stages share?  Beyond inputs and outputs: a few numbers per row, the centre, a bit per block."""
+"""Which memory do the stages share?  Beyond inputs and outputs: a few numbers per row, a bit and lists per block."""
 
 from __future__ import annotations
 
@@ -6,7 +6,15 @@ import dataclasses
 
 import torch
 
-from .problem import WORD_BITS, Problem
+from .problem import LIST_NUMBERS, WORD_BITS, Problem
+
+
+@dataclasses.dataclass(frozen=True)
+class Lists:
+    """Lists of blocks, int32 (batch * heads, rows, places), and their numbers (kernels/lists.py), (.., rows, 4)."""
+
+    places: torch.Tensor
+    numbers: torch.Tensor
 
 
 @dataclasses.dataclass(frozen=True)
@@ -14,19 +22,25 @@ class ForwardState:
     """What the forward stages write.
 
     Rows are (batch, heads, n_queries), float32 but for passes, int32; masks are int32 words (`Problem.mask_shape`).
-    tau, lo and hi are counted from row_max (kernels/tile.py says why).
+    ``entries`` and ``counts`` are scratch, of some blocks of queries at a time.
+    ``lo`` is absolute where the dense pass leaves it, then counted from row_max, as ``hi`` and ``first_tau`` are. The
+    final threshold is ``base + rest`` (kernels/tile.py says why).
     """
 
     row_max: torch.Tensor
-    candidates: torch.Tensor
+    candidates: Lists
+    entries: torch.Tensor
+    counts: torch.Tensor
     lo: torch.Tensor
     hi: torch.Tensor
-    tau: torch.Tensor
+    first_tau: torch.Tensor
     block_mask: torch.Tensor
+    kept: Lists
+    base: torch.Tensor
+    rest: torch.Tensor
     residual: torch.Tensor
     passes: torch.Tensor
     out: torch.Tensor
-    centre: torch.Tensor
     mass: torch.Tensor
 
 
@@ -34,43 +48,61 @@ class ForwardState:
 class BackwardState:
     """What the backward stages write; gradients have the shape, strides and dtype of their operand."""
 
+    kept: Lists
     delta: torch.Tensor
     transposed: torch.Tensor
+    keeping: Lists
     d_query: torch.Tensor
     d_key: torch.Tensor
     d_value: torch.Tensor
 
 
 def empty_forward(problem: Problem, query: torch.Tensor) -> ForwardState:
-    """Return memory for the forward stages; only the candidate words are set, since no stage visits hidden blocks."""
+    """Return memory for the forward stages; only the bits of the block mask are set, since stages add to them."""
+    device = query.device
 
     def row(dtype: torch.dtype = torch.float32) -> torch.Tensor:
-        return torch.empty(problem.row_shape, dtype=dtype, device=query.device)
+        return torch.empty(problem.row_shape, dtype=dtype, device=device)
 
+    scratch = problem.tiles_at_once, problem.launch.dense_m
     return ForwardState(
         row_max=row(),
-        candidates=torch.zeros(problem.mask_shape, dtype=torch.int32, device=query.device),
+        candidates=empty_lists(problem.candidate_shape, device),
+        entries=torch.empty((*scratch, problem.row_entries), dtype=torch.int64, device=device),
+        counts=torch.empty(scratch, dtype=torch.int32, device=device),
         lo=row(),
         hi=row(),
-        tau=row(),
-        block_mask=torch.empty(problem.mask_shape, dtype=torch.int32, device=query.device),
+        first_tau=row(),
+        block_mask=torch.zeros(problem.mask_shape, dtype=torch.int32, device=device),
+        kept=empty_lists(problem.list_shape, device),
+        base=row(),
+        rest=row(),
         residual=row(),
         passes=row(torch.int32),
         out=torch.empty_like(query),
-        # float32: half precision here would double the error of d_query where few keys share a row.
-        centre=torch.empty_like(query, dtype=torch.float32),
         mass=row(),
     )
 
 
 def empty_backward(problem: Problem, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> BackwardState:
     """Return memory for the backward stages."""
+    device = query.device
     return BackwardState(
-        delta=torch.empty(problem.row_shape, dtype=torch.float32, device=query.device),
-        transposed=torch.empty(problem.transposed_shape, dtype=torch.int32, device=query.device),
+        kept=empty_lists(problem.list_shape, device),
+        delta=torch.empty(problem.row_shape, dtype=torch.float32, device=device),
+        transposed=torch.empty(problem.transposed_shape, dtype=torch.int32, device=device),
+        keeping=empty_lists(problem.transposed_list_shape, device),
         d_query=torch.empty_like(query),
         d_key=torch.empty_like(key),
         d_value=torch.empty_like(value),
+    )
+
+
+def empty_lists(shape: tuple[int, int, int], device: torch.device) -> Lists:
+    """Return memory for the lists of a shape and their numbers."""
+    return Lists(
+        torch.empty(shape, dtype=torch.int32, device=device),
+        torch.empty((*shape[:2], LIST_NUMBERS), dtype=torch.int32, device=device),
     )
 
 

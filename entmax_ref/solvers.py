@@ -182,7 +182,7 @@ def solve(name: str, z: ArrayLike, alpha: float = 1.5, *, passes: int = 20) -> T
     as_axis("solve", "z", -1, rows.shape)
     if rows.shape[-1] == 0:
         rows = np.full((*rows.shape[:-1], 1), -np.inf)  # a row without keys is one whose key is not visible
-    highest, _ = stages.row_max(rows, rows.shape[-1])
+    highest = np.max(np.where(np.isnan(rows), np.inf, rows), axis=-1)
     ordinary = np.isfinite(highest)
     top = np.where(ordinary, highest, 0.0)
     with np.errstate(over="ignore", invalid="ignore"):

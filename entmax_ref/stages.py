@@ -13,14 +13,16 @@ The stages in their order, on one row with support 2:
 
 >>> import numpy as np
 >>> z, value = np.array([0.5, 0.3, -1.0, -2.0]), np.eye(4)
->>> highest, candidates = row_max(z, block=2)
->>> float(highest), candidates
-(0.5, array([ True,  True]))
->>> refined = refine(z, histogram(z))
->>> kept = block_mask(z, refined.lo, block=2)
->>> kept
-array([ True, False])
->>> output(z, refined.tau, value).out.round(6)
+>>> found = dense(z, block=2)
+>>> float(found.row_max), found.candidates, bool(found.lo <= -0.3)
+(0.5, array([ True,  True]), True)
+>>> live = collect(z, found.lo)
+>>> tau = solve(z, live)
+>>> bool(abs(tau - refine(z, histogram(z)).tau) < 1e-5)
+True
+>>> block_list(block_mask(z, tau, block=2))
+[array([0])]
+>>> output(z, tau, value).out.round(6)
 array([0.64, 0.36, 0.  , 0.  ])
 """
 
@@ -32,6 +34,26 @@ from numpy.typing import NDArray
 from entmax_ref.arguments import Booleans, Floats
 
 BINS = 16
+# Bins of the block maxima: so many in a unit of z, and so many in all.
+LEVELS = 8
+
+
+class Dense(NamedTuple):
+    """What the dense pass leaves for each row.
+
+    Attributes
+    ----------
+    row_max : ndarray of float64, shape (...)
+        ``-inf`` for a row without a visible key, ``+inf`` for one with NaN or ``+inf``.
+    lo : ndarray of float64, shape (...)
+        A lower bound of the threshold; ``+inf`` for a row without a visible key, NaN for a poisoned one.
+    candidates : ndarray of bool, shape (..., ceil(n / block))
+        False only for blocks without support.
+    """
+
+    row_max: Floats
+    lo: Floats
+    candidates: Booleans
 
 
 class Bracket(NamedTuple):
@@ -79,40 +101,38 @@ class Output(NamedTuple):
     ----------
     out : ndarray of float64, shape (..., n_queries, value_dim)
         The output; 0 for a row without a visible key, NaN for a poisoned one.
-    centre : ndarray of float64, shape (..., n_queries, value_dim)
-        ``sum(sensitivity * value) / sum(sensitivity)``, for the backward.
     mass : ndarray of float64, shape (..., n_queries)
         At the given tau; 1 at the exact one.
     """
 
     out: Floats
-    centre: Floats
     mass: Floats
 
 
-def row_max(z: Floats, block: int) -> tuple[Floats, Booleans]:
-    """Return the maximum of each row, and which blocks of ``block`` keys may hold support.
+def dense(z: Floats, alpha: float = 1.5, *, block: int) -> Dense:
+    """Return the maximum of each row, a lower bound of its threshold, and which blocks of keys may hold support.
 
     Blocks are visited from the last to the first.  A block is a candidate if its maximum lies less than 1 below the
-    running maximum, its own included.  A row with NaN or +inf has the maximum +inf and keeps every block that it sees.
+    running maximum, its own included.  The maxima of the blocks are scores of the row, so their threshold is at most
+    that of the row; they are counted in `LEVELS` bins of an absolute grid, which end with that of ``row_max``, and each
+    but ``row_max`` is lowered to the far edge of its bin.  A row with NaN or +inf keeps every block that it sees.
 
     Parameters
     ----------
     z : ndarray of float64, shape (..., n)
         ``-inf`` where a key is not visible.
+    alpha : float, default 1.5
+        Order, in (1, 2].
     block : int
         Keys in a block; the last one may be shorter.
 
     Returns
     -------
-    row_max : ndarray of float64, shape (...)
-        ``-inf`` for a row without a visible key.
-    candidates : ndarray of bool, shape (..., ceil(n / block))
-        False only for blocks without support.
+    dense : Dense
 
     Notes
     -----
-    Lemmas: candidate_superset, threshold_bracket, threshold_subset
+    Lemmas: candidate_superset, threshold_bracket, threshold_subset, histogram_bracket
     """
     blocks = block_max(np.where(np.isnan(z), np.inf, z), block)
     running = np.maximum.accumulate(blocks[..., ::-1], axis=-1)[..., ::-1]
@@ -120,7 +140,106 @@ def row_max(z: Floats, block: int) -> tuple[Floats, Booleans]:
     with np.errstate(invalid="ignore"):  # inf - inf: rows without a key have no candidate, poisoned rows follow
         candidates = blocks - running > -1.0
     poisoned = (highest == np.inf)[..., None]
-    return highest, np.where(poisoned, blocks > -np.inf, candidates)
+    candidates = np.where(poisoned, blocks > -np.inf, candidates)
+    ordinary = np.isfinite(highest)
+    top = np.where(ordinary, highest, 0.0)[..., None]
+    with np.errstate(invalid="ignore"):
+        level = np.floor(LEVELS * top) - np.floor(LEVELS * blocks)
+    counts = [np.sum(level == index, axis=-1, dtype=np.float64) for index in range(LEVELS)]
+    counts[0] = counts[0] - 1.0  # row_max is not rounded
+    excess = (LEVELS * top - np.floor(LEVELS * top))[..., 0]
+    knots = np.stack([(excess + index) / LEVELS for index in range(LEVELS)], axis=-1)
+    below = _histogram_root(np.maximum(np.stack(counts, axis=-1), 0.0), knots, alpha)
+    special = np.where(highest == -np.inf, np.inf, np.nan)
+    return Dense(highest, np.where(ordinary, highest - below, special), candidates)
+
+
+def collect(z: Floats, lo: Floats) -> Booleans:
+    """Return which keys reach above a lower bound of the threshold; all support is among them.
+
+    Parameters
+    ----------
+    z : ndarray of float64, shape (..., n)
+        ``-inf`` where a key is not visible.
+    lo : ndarray of float64, shape (...)
+        Of `dense`.
+
+    Returns
+    -------
+    live : ndarray of bool, shape (..., n)
+
+    Notes
+    -----
+    Lemma: block_mask_superset
+    """
+    return z > lo[..., None]
+
+
+def solve(z: Floats, live: Booleans, alpha: float = 1.5) -> Floats:
+    """Return the threshold of each row from its live keys alone, by Newton on the norm of their gaps until it stops.
+
+    Parameters
+    ----------
+    z : ndarray of float64, shape (..., n)
+        ``-inf`` where a key is not visible.
+    live : ndarray of bool, shape (..., n)
+        All support, and perhaps other keys: `collect`.
+    alpha : float, default 1.5
+        Order, in (1, 2].
+
+    Returns
+    -------
+    tau : ndarray of float64, shape (...)
+        ``+inf`` for a row without a live key.
+
+    Notes
+    -----
+    From the left the step never passes the root, so a row has arrived when it does not rise any more.
+
+    Lemmas: newton_norm_left, threshold_bracket
+    """
+    held = np.where(live, z, -np.inf)
+    highest = block_max(held, max(z.shape[-1], 1))[..., 0] if z.shape[-1] else np.full(z.shape[:-1], -np.inf)
+    seen = highest > -np.inf
+    top = np.where(seen, highest, 0.0)
+    shifted = np.where(seen[..., None], held - top[..., None], 0.0)
+    tau = np.full(top.shape, -1.0)
+    while True:
+        mass, slope, _ = sums(shifted, tau, alpha)
+        step = tau + norm_step(mass, slope, alpha)
+        rises = step > tau
+        if not rises.any():
+            return np.where(seen, top + tau, np.inf)
+        tau = np.where(rises, step, tau)
+
+
+def block_list(kept: Booleans) -> list[NDArray[np.int64]]:
+    """Return the indices of the set blocks of each row of a mask, ascending.
+
+    Parameters
+    ----------
+    kept : ndarray of bool, shape (..., n_blocks)
+
+    Returns
+    -------
+    lists : list of ndarray of int64
+        One for each row, in the order of the flattened leading axes.
+    """
+    return [np.flatnonzero(row) for row in kept.reshape(-1, kept.shape[-1])]
+
+
+def block_mask_transpose(kept: Booleans) -> Booleans:
+    """Return a mask by key blocks of one by query blocks.
+
+    Parameters
+    ----------
+    kept : ndarray of bool, shape (..., n_query_blocks, n_key_blocks)
+
+    Returns
+    -------
+    transposed : ndarray of bool, shape (..., n_key_blocks, n_query_blocks)
+    """
+    return np.swapaxes(kept, -1, -2)
 
 
 def block_max(z: Floats, block: int) -> Floats:
@@ -221,7 +340,7 @@ def histogram(z: Floats, alpha: float = 1.5, *, bins: int = BINS, edges: Floats 
     ----------
     .. [1] Nuno M. T. Gonçalves et al., "AdaSplash-2: Faster Differentiable Sparse Attention", ICML 2026.
     """
-    highest, _ = row_max(z, max(z.shape[-1], 1))
+    highest = _row_max(z)
     ordinary = np.isfinite(highest)
     drop = np.where(ordinary, highest, 0.0)[..., None] - z
     edges = bin_edges(bins) if edges is None else edges
@@ -242,10 +361,16 @@ def histogram(z: Floats, alpha: float = 1.5, *, bins: int = BINS, edges: Floats 
     return Bracket(lo, hi, np.where(ordinary, np.clip(tau, lo, hi), special))
 
 
+def _row_max(z: Floats) -> Floats:
+    """Return the maximum of each row, ``+inf`` where it holds NaN, ``-inf`` where it has no visible key."""
+    result: Floats = np.max(np.where(np.isnan(z), np.inf, z), axis=-1, initial=-np.inf)
+    return result
+
+
 def _histogram_root(counts: Floats, knots: Floats, alpha: float) -> Floats:
     """Return ``row_max - tau`` of rows with their maximum once and ``counts[..., b]`` scores ``knots[b]`` below it."""
     power = 1.0 / (alpha - 1.0)
-    depths = np.append(knots, 0.0)
+    depths = np.concatenate([knots, np.zeros((*knots.shape[:-1], 1))], axis=-1)
     weights = np.concatenate([counts, np.ones_like(counts[..., :1])], axis=-1)
 
     def mass(at: Floats) -> Floats:
@@ -541,7 +666,7 @@ def probs_and_sensitivity(z: Floats, tau: Floats, alpha: float) -> tuple[Floats,
 
 
 def output(z: Floats, tau: Floats, value: Floats, alpha: float = 1.5) -> Output:
-    """Return the output, corrected to first order for the distance of the mass from 1, the centre, and the mass.
+    """Return the mean of the values weighted by the probabilities at tau, and the mass of these.
 
     Parameters
     ----------
@@ -557,40 +682,49 @@ def output(z: Floats, tau: Floats, value: Floats, alpha: float = 1.5) -> Output:
     Returns
     -------
     output : Output
-        Its error is of the order of the square of that of ``tau``.
+        Off by at most twice the spread of the values times ``abs(mass - 1)``.
 
     Notes
     -----
-    Lemma: first_order_correction
+    Lemma: normalised_output
     """
-    probs, sensitivity = probs_and_sensitivity(z, tau, alpha)
-    mass, slope = probs.sum(axis=-1), sensitivity.sum(axis=-1)
-    empty = slope == 0.0
-    centre = (sensitivity @ value) / np.where(empty, 1.0, slope)[..., None]
-    defect = np.where(empty, 0.0, mass - 1.0)
-    return Output(probs @ value - defect[..., None] * centre, centre, mass)
+    probs, _ = probs_and_sensitivity(z, tau, alpha)
+    mass = probs.sum(axis=-1)
+    return Output((probs @ value) / np.where(mass == 0.0, 1.0, mass)[..., None], mass)
 
 
-def delta(centre: Floats, d_out: Floats) -> Floats:
-    """Return what each row subtracts from ``d_probs``, ``centre . d_out``.
+def delta(z: Floats, tau: Floats, value: Floats, d_out: Floats, alpha: float = 1.5) -> Floats:
+    """Return what each row subtracts from ``d_probs``: their mean weighted by the sensitivity.
 
     Parameters
     ----------
-    centre : ndarray of float64, shape (..., n_queries, value_dim)
-        Of `output`.
+    z : ndarray of float64, shape (..., n_queries, n_keys)
+        ``-inf`` where a key is not visible.
+    tau : ndarray of float64, shape (..., n_queries)
+        The threshold of the forward.
+    value : ndarray of float64, shape (..., n_keys, value_dim)
+        The values.
     d_out : ndarray of float64, shape (..., n_queries, value_dim)
         Gradient of the output.
+    alpha : float, default 1.5
+        Order, in (1, 2].
 
     Returns
     -------
     delta : ndarray of float64, shape (..., n_queries)
-        The mean of ``d_probs`` weighted by the sensitivity.
+        0 for a row without a visible key.
 
     Notes
     -----
+    The kernel finds it in the pass that makes d_query, as ``d_out . out`` and the weighted mean of what the rest of
+    ``d_probs`` is.
+
     Lemma: delta_is_centre
     """
-    result: Floats = np.sum(centre * d_out, axis=-1)
+    _, sensitivity = probs_and_sensitivity(z, tau, alpha)
+    slope = sensitivity.sum(axis=-1)
+    moment = np.sum(sensitivity * (d_out @ np.swapaxes(value, -1, -2)), axis=-1)
+    result: Floats = moment / np.where(slope == 0.0, 1.0, slope)
     return result
 
 

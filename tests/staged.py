@@ -11,8 +11,8 @@ import torch
 from hypothesis import strategies as st
 
 from adasplash2 import launch
-from adasplash2.problem import Launch, Problem
-from adasplash2.state import ForwardState, empty_backward, empty_forward, unpack_mask
+from adasplash2.problem import ROW_ENTRIES, Launch, Problem, Program
+from adasplash2.state import ForwardState, Lists, empty_backward, empty_forward, unpack_mask
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 U = 2.0**-24  # unit roundoff of float32
@@ -34,17 +34,67 @@ class Staged:
         """Return a number per row as float64 (n_queries,), of the only batch and head."""
         return getattr(self.after[stage], name)[0, 0].double().cpu().numpy()
 
-    def tau(self, stage, name="tau"):
-        """Return tau, lo or hi counted from 0, as the specification does."""
-        return self.row(stage, name) + self.row("row_max", "row_max")
+    def tau(self, stage="output"):
+        """Return the threshold, base and rest added in float64, as the specification counts it."""
+        return self.row(stage, "base") + self.row(stage, "rest")
 
-    def mask(self, stage, name):
+    def mask(self, stage, name="block_mask"):
         """Return a mask as booleans (query blocks, key blocks)."""
         return unpack_mask(getattr(self.after[stage], name), self.problem.n_key_blocks)[0].cpu().numpy()
 
+    def lists(self, stage, name):
+        """Return the lists of a stage, one array for each of its rows, and their numbers."""
+        return read_lists(getattr(self.after[stage], name), at_end=name == "candidates")
 
-def staged(z, alpha=1.5, *, is_causal=False, value_dim=None, seed=0, tile=TILE):
-    """Run the forward stages on scores ``z``, (n_queries, n_keys), which must be float32 numbers."""
+    def paths(self, stage="output"):
+        """Return the path of each block of queries (kernels/lists.py)."""
+        return self.after[stage].candidates.numbers[0, :, 3].cpu().numpy()
+
+
+def read_lists(lists, *, at_end=False, head=0):
+    """Return what each list of a head holds, as arrays, and its numbers (below, length, first)."""
+    places, numbers = (part[head].cpu().numpy() for part in (lists.places, lists.numbers))
+    found = []
+    for row, (_, length, first, _) in zip(places, numbers, strict=True):
+        if first >= 0:
+            found.append(np.arange(first, first + length))
+        else:
+            found.append(row[len(row) - length :] if at_end else row[:length])
+    return found, numbers[:, :3]
+
+
+# One program of each stage: the smallest tile needs no more.
+_PROGRAM = Program(4, 1)
+
+
+def small_launch(tile=TILE, dense=TILE):
+    """Return a row of the launch table with square tiles."""
+    return Launch(tile, tile, dense, dense, *(_PROGRAM,) * 9, "the smallest tile")
+
+
+# What makes every block take one path.
+PATHS = {
+    "few": {"row_entries": ROW_ENTRIES, "shared_words": 2**20},
+    "shared": {"row_entries": ROW_ENTRIES, "shared_words": 0},
+    "many": {"row_entries": 0},
+}
+
+
+def copied(state):
+    """Return a copy of a state, its lists included."""
+    copies = {}
+    for field in dataclasses.fields(state):
+        value = getattr(state, field.name)
+        is_lists = isinstance(value, Lists)
+        copies[field.name] = Lists(value.places.clone(), value.numbers.clone()) if is_lists else value.clone()
+    return type(state)(**copies)
+
+
+def staged(z, alpha=1.5, *, is_causal=False, seed=0, tile=TILE, dense=TILE, **problem_fields):
+    """Run the forward stages on scores ``z``, (n_queries, n_keys), which must be float32 numbers.
+
+    Other keywords replace fields of the problem: how much its lists hold.
+    """
     n_queries, n_keys = z.shape
     head_dim = max(n_keys, 1)
     generator = torch.Generator().manual_seed(seed)
@@ -54,14 +104,14 @@ def staged(z, alpha=1.5, *, is_causal=False, value_dim=None, seed=0, tile=TILE):
     query, key, value = (tensor.to(DEVICE) for tensor in (query, key, value))
     problem = dataclasses.replace(
         Problem.of(query, key, alpha=alpha, scale=1.0 / (alpha - 1.0), is_causal=is_causal, backend=launch.BACKEND),
-        launch=Launch(tile, tile, 4, 4, "the smallest tile"),
+        launch=small_launch(tile, dense),
+        **problem_fields,
     )
     state = empty_forward(problem, query)
     after = {}
     for call in launch.forward_calls(problem, query, key, value, state):
         call.run()
-        fields = dataclasses.fields(ForwardState)
-        after[call.stage] = ForwardState(**{field.name: getattr(state, field.name).clone() for field in fields})
+        after[call.stage] = copied(state)
     exact = z.astype(np.float64)
     if is_causal:
         visible = np.arange(n_keys)[None, :] <= np.arange(n_queries)[:, None] + n_keys - n_queries
@@ -74,7 +124,7 @@ def backward(run, d_out):
     left = run.after["output"]
     state = empty_backward(run.problem, run.query, run.key, run.value)
     operands = (d_out, run.query, run.key, run.value)
-    rows = (left.centre, left.row_max, left.tau, left.block_mask)
+    rows = (left.out, left.base, left.rest, left.block_mask)
     for call in launch.backward_calls(run.problem, *operands, *rows, state):
         call.run()
     return state

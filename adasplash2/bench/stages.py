@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 
 from adasplash2 import launch
-from adasplash2.problem import Launch, Problem, block_d, choose_launch
+from adasplash2.problem import Launch, Problem, arch_of, block_d, choose_launch
 from adasplash2.state import ForwardState, empty_backward, empty_forward
 from adasplash2.workloads import Workload
 
@@ -24,12 +24,16 @@ def problem_of(load: Workload, alpha: float, row: Launch | None = None) -> Probl
 
 def launch_row(dtype: torch.dtype, head_dim: int) -> Launch:
     """Return the row of the launch table that calls of this kind use."""
-    return choose_launch(launch.BACKEND, dtype, head_dim)
+    return choose_launch(launch.BACKEND, dtype, head_dim, _arch())
 
 
 def launch_key(dtype: torch.dtype, head_dim: int) -> tuple[str, int, int]:
     """Return the key of that row."""
-    return launch.BACKEND, dtype.itemsize, block_d(head_dim)
+    return _arch() or launch.BACKEND, dtype.itemsize, block_d(head_dim)
+
+
+def _arch() -> str:
+    return arch_of(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
 
 
 def _operands(load: Workload) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -57,7 +61,7 @@ def backward_stages(
     calls, left = forward_stages(load, alpha, row)()
     for call in calls:
         call.run()
-    rows = (left.centre, left.row_max, left.tau, left.block_mask)
+    rows = (left.out, left.base, left.rest, left.block_mask)
     d_out = launch.as_operand_dtype(d_out)
 
     def prepare() -> list[launch.Call]:

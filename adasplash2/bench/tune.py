@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 
-from adasplash2.problem import Launch
+from adasplash2.problem import Launch, Program
 from adasplash2.workloads import Workload
 
 from . import stages
@@ -19,10 +19,10 @@ from .timing import stage_times
 
 # What is tried where nothing is named: fields of the launch table and their values.
 CANDIDATES: dict[str, tuple[int, ...]] = {
-    "block_m": (64, 128),
-    "block_n": (64, 128),
-    "warps": (4, 8),
-    "backward_warps": (4, 8),
+    "dense.stages": (2, 3),
+    "output.registers": (128, 255),
+    "backward_dq.stages": (2, 3),
+    "backward_dkdv.registers": (168, 255),
 }
 
 
@@ -41,15 +41,39 @@ class Trial:
 
 
 def fields() -> tuple[str, ...]:
-    """Return the names that a candidate may vary: those of `Launch` that hold a number."""
-    return tuple(field.name for field in dataclasses.fields(Launch) if field.name != "why")
+    """Return the names that a candidate may vary: the numbers of `Launch`, and of its programs, ``dense.warps``."""
+    names = []
+    for field in dataclasses.fields(Launch):
+        if field.type in ("Program", Program):
+            names += [f"{field.name}.{part.name}" for part in dataclasses.fields(Program)]
+        elif field.name != "why":
+            names.append(field.name)
+    return tuple(names)
+
+
+def value_of(row: Launch, name: str) -> int:
+    """Return a number of a row by its name."""
+    program, _, part = name.partition(".")
+    return int(getattr(getattr(row, program), part) if part else getattr(row, program))
+
+
+def with_value(row: Launch, name: str, value: int) -> Launch:
+    """Return a row with another number in the place of that name."""
+    program, _, part = name.partition(".")
+    other = dataclasses.replace(getattr(row, program), **{part: value}) if part else value
+    return dataclasses.replace(row, **{program: other})  # type: ignore[arg-type]
 
 
 def candidates(current: Launch, vary: Mapping[str, Sequence[int]]) -> list[Launch]:
-    """Return the current row, and every combination of the values over it."""
+    """Return the current row, and every combination of the values over it that a multiprocessor can hold."""
     rows = [current]
     for values in itertools.product(*vary.values()):
-        row = dataclasses.replace(current, **dict(zip(vary, values, strict=True)))  # type: ignore[arg-type]
+        row = current
+        try:
+            for name, value in zip(vary, values, strict=True):
+                row = with_value(row, name, value)
+        except ValueError:
+            continue
         if row not in rows:
             rows.append(row)
     return rows
@@ -86,8 +110,15 @@ def _stage_totals(
 
 
 def describe(row: Launch) -> str:
-    """Return a row's numbers: ``block_m=64, block_n=64, ...``."""
-    return ", ".join(f"{name}={getattr(row, name)}" for name in fields())
+    """Return a row's numbers: ``block_m=64, block_n=64, ..., dense=4/2/128, ...``; warps/stages/registers."""
+    texts = []
+    for field in dataclasses.fields(row):
+        value = getattr(row, field.name)
+        if isinstance(value, Program):
+            texts.append(f"{field.name}={value.warps}/{value.stages}/{value.registers}")
+        elif field.name != "why":
+            texts.append(f"{field.name}={value}")
+    return ", ".join(texts)
 
 
 def trial_table(found: Sequence[Trial]) -> Table:
@@ -132,5 +163,7 @@ def proposal(found: Sequence[Trial], key: tuple[str, int, int], where: str, what
         why += f"; next, {number(passed[1].total_ms)} with {describe(passed[1].row)}"
     if best is not current and current.stages:
         why += f"; before, {number(current.total_ms)} with {describe(current.row)}"
-    values = ", ".join(f"{name}={getattr(best.row, name)!r}" for name in fields())
+    values = ", ".join(
+        f"{field.name}={getattr(best.row, field.name)!r}" for field in dataclasses.fields(Launch) if field.name != "why"
+    )
     return f'{key!r}: Launch({values}, why="{why}"),'

@@ -80,7 +80,9 @@ def parse_vary(asked: list[str]) -> dict[str, tuple[int, ...]]:
         try:
             found[name] = tuple(int(value) for value in values.split(","))
         except ValueError:
-            raise UsageError(f"--vary must be FIELD=V,V,... with whole numbers, got {text!r}. Try warps=4,8.") from None
+            raise UsageError(
+                f"--vary must be FIELD=V,V,... with whole numbers, got {text!r}. Try dense.warps=4,8."
+            ) from None
         if name not in tune.fields():
             raise UsageError(f"--vary must name one of {', '.join(tune.fields())}, got {name!r}.")
     return found

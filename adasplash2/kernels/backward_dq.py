@@ -1,64 +1,83 @@
-"""How does the loss change with each query?  One program per query block, over the blocks that it keeps."""
+"""How does the loss change with each query?  By query blocks, over the blocks that they keep; delta on the way."""
 
 import triton
 import triton.language as tl
 
+from .lists import list_pointers, listed, load_numbers
 from .power import gap_sensitivity
 from .tile import (
-    WORD,
-    clear_lowest_bit,
-    gap_tile,
+    above,
     has_threshold,
     inner_products,
     known_or_zero,
-    lowest_bit,
-    mask_words,
     operand_rows,
     operand_tile,
-    program_place,
+    positive,
+    query_place,
     row_offsets,
-    row_reference,
-    score_tile,
     store_operand_tile,
     visible_tile,
+    whole_tile,
 )
 
 
 @triton.jit
 def backward_dq_kernel(
-    query, key, value, d_out, d_query, row_max_ptr, tau_ptr, delta_ptr, block_mask_ptr,
-    z_scale, scale, heads, group, n_queries, n_keys, head_dim, n_words,
+    query, key, value, out, d_out, d_query, base_ptr, rest_ptr, lists_ptr, numbers_ptr, delta_ptr,
+    z_scale, scale, heads, group, n_queries, n_keys, capacity,
     IS_CAUSAL: tl.constexpr, POWER: tl.constexpr,
-    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr,
+    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, HEAD_DIM: tl.constexpr,
 ):  # fmt: skip
     """Grid (query blocks * batch * heads,).
 
-    Reads the operands, row_max, tau, delta and the block mask; writes d_query.
+    Reads the operands, out, tau as base and rest, and the kept lists.  Writes d_query and delta, the mean of d_probs
+    under the sensitivities, float32 (batch * heads, n_queries).
+
+    ``d_query = scale * (sum(s d_probs k) - delta sum(s k))``.  d_probs and delta are counted from ``d_out . out``: a
+    part that all values share is in all three, and would cancel after it was rounded.
     Lemmas: jacobian_form, delta_is_centre, block_mask_superset
     """
-    query_block, batch, head, batch_head = program_place(n_queries, heads, BLOCK_M)
+    query_block, batch, head, batch_head = query_place(n_queries, heads, BLOCK_M)
     query_start = query_block * BLOCK_M
-    q = operand_tile(query, batch, head, query_start, n_queries, head_dim, BLOCK_M, BLOCK_D)
-    words_ptr = mask_words(block_mask_ptr, batch_head, query_block, n_queries, n_words, BLOCK_M)
+    q = operand_tile(query, batch, head, query_start, n_queries, BLOCK_M, BLOCK_D, HEAD_DIM)
+    row = batch_head.to(tl.int64) * tl.cdiv(n_queries, BLOCK_M) + query_block
+    list_ptr, numbers_ptr = list_pointers(lists_ptr, numbers_ptr, row, capacity)
+    below, length, first = load_numbers(numbers_ptr)
     offsets, exists = row_offsets(batch_head, query_start, n_queries, BLOCK_M)
-    reference = row_reference(tl.load(row_max_ptr + offsets, mask=exists, other=float("-inf")))
-    tau = tl.load(tau_ptr + offsets, mask=exists, other=float("inf"))
-    healthy = has_threshold(tau)
-    delta = tl.load(delta_ptr + offsets, mask=healthy, other=0.0)
-    grad = operand_rows(d_out, batch, head, query_start, healthy, head_dim, BLOCK_M, BLOCK_D)
+    base = tl.load(base_ptr + offsets, mask=exists, other=float("inf"))
+    rest = tl.load(rest_ptr + offsets, mask=exists, other=0.0)
+    healthy = has_threshold(base)
+    grad = operand_rows(d_out, batch, head, query_start, healthy, BLOCK_M, BLOCK_D, HEAD_DIM)
+    mean = operand_rows(out, batch, head, query_start, healthy, BLOCK_M, BLOCK_D, HEAD_DIM)
+    shared = tl.sum(grad.to(tl.float32) * mean.to(tl.float32), axis=1)
 
-    total = tl.zeros([BLOCK_M, BLOCK_D], tl.float32)
-    for index in range(n_words):
-        word = tl.load(words_ptr + index)
-        while word != 0:
-            key_start = (index * WORD + lowest_bit(word)) * BLOCK_N
-            word = clear_lowest_bit(word)
-            v = operand_tile(value, batch, head // group, key_start, n_keys, head_dim, BLOCK_N, BLOCK_D)
-            d_probs = inner_products(grad, v)
-            k = known_or_zero(operand_tile(key, batch, head // group, key_start, n_keys, head_dim, BLOCK_N, BLOCK_D))
-            shifted = score_tile(q, k, z_scale) - reference[:, None]
-            visible = visible_tile(query_start, key_start, n_queries, n_keys, IS_CAUSAL, BLOCK_M, BLOCK_N)
-            sensitivity = gap_sensitivity(gap_tile(shifted, tau, visible), POWER)
-            d_scores = sensitivity * (d_probs - delta[:, None])
-            total = tl.dot(d_scores.to(k.dtype), k, total, input_precision="ieee")
-    store_operand_tile(d_query, total * scale, batch, head, query_start, n_queries, head_dim, BLOCK_M, BLOCK_D)
+    lifted = tl.zeros([BLOCK_M, BLOCK_D], tl.float32)
+    plain = tl.zeros([BLOCK_M, BLOCK_D], tl.float32)
+    moment, slope = tl.zeros([BLOCK_M], tl.float32), tl.zeros([BLOCK_M], tl.float32)
+    for index in range(below):
+        key_start = listed(list_ptr, index, first) * BLOCK_N
+        k = whole_tile(key, batch, head // group, key_start, BLOCK_N, BLOCK_D, HEAD_DIM)
+        v = whole_tile(value, batch, head // group, key_start, BLOCK_N, BLOCK_D, HEAD_DIM)
+        sensitivity = gap_sensitivity(positive(above(inner_products(q, k), z_scale, base, rest)), POWER)
+        d_scores = sensitivity * (inner_products(grad, v) - shared[:, None])
+        slope += tl.sum(sensitivity, axis=1)
+        moment += tl.sum(d_scores, axis=1)
+        lifted = tl.dot(d_scores.to(k.dtype), k, lifted, input_precision="ieee")
+        plain = tl.dot(sensitivity.to(k.dtype), k, plain, input_precision="ieee")
+    for index in range(below, length):
+        key_start = listed(list_ptr, index, first) * BLOCK_N
+        k = known_or_zero(operand_tile(key, batch, head // group, key_start, n_keys, BLOCK_N, BLOCK_D, HEAD_DIM))
+        v = operand_tile(value, batch, head // group, key_start, n_keys, BLOCK_N, BLOCK_D, HEAD_DIM)
+        visible = visible_tile(query_start, key_start, n_queries, n_keys, IS_CAUSAL, BLOCK_M, BLOCK_N)
+        gap = tl.where(visible, positive(above(inner_products(q, k), z_scale, base, rest)), 0.0)
+        sensitivity = gap_sensitivity(gap, POWER)
+        d_scores = sensitivity * (inner_products(grad, v) - shared[:, None])
+        slope += tl.sum(sensitivity, axis=1)
+        moment += tl.sum(d_scores, axis=1)
+        lifted = tl.dot(d_scores.to(k.dtype), k, lifted, input_precision="ieee")
+        plain = tl.dot(sensitivity.to(k.dtype), k, plain, input_precision="ieee")
+
+    apart = moment / tl.where(slope == 0.0, 1.0, slope)
+    total = (lifted - apart[:, None] * plain) * scale
+    store_operand_tile(d_query, total, batch, head, query_start, n_queries, BLOCK_M, BLOCK_D, HEAD_DIM)
+    tl.store(delta_ptr + offsets, shared + apart, mask=exists)

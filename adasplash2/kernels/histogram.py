@@ -1,4 +1,4 @@
-"""Between which bounds does the threshold of each row lie?
+"""Between which bounds does the threshold of each row lie, by a count of its scores?
 
 Counts the scores of the candidate blocks in bins of (about) equal ratio in ``row_max - z`` and solves the histogram
 exactly: with every score lowered to the far edge of its bin, raised to the near edge, and in the middle.
@@ -7,21 +7,23 @@ exactly: with every score lowered to the far edge of its bin, raised to the near
 import triton
 import triton.language as tl
 
+from .lists import MANY, list_pointers, listed, load_numbers, load_path
 from .power import gap_probs, knot_root
 from .tile import (
     WORD,
-    clear_lowest_bit,
-    lowest_bit,
+    above,
+    inner_products,
     mask_words,
     operand_tile,
-    program_place,
+    query_place,
     row_offsets,
-    row_reference,
-    score_tile,
     visible_tile,
+    whole_tile,
 )
 
 BINS = tl.constexpr(16)
+# Places of a list that are read at a time.
+LISTED = tl.constexpr(128)
 # Bits of a packed counter, and counters in an int32.  A tile adds at most BLOCK_N <= 128 < 2 ** 8 to one counter.
 COUNTER_BITS = tl.constexpr(8)
 COUNTERS = tl.constexpr(4)
@@ -39,14 +41,19 @@ def bin_edge(index):
 
 
 @triton.jit
-def count_tile(shifted, visible):
-    """Return int32 [BLOCK_M, BINS]: how many visible scores of the tile fall in each bin.  Lemma: counter_no_carry"""
+def count_tile(shifted, visible, IS_EDGE: tl.constexpr):
+    """Return int32 [rows, BINS]: how many visible scores of the tile fall in each bin.  Lemma: counter_no_carry
+
+    ``shifted`` is ``z - row_max``.  Scores 1 or more below the maximum fall in none: they cannot be support.
+    """
     drop = -shifted
     code = -(drop.to(tl.int32, bitcast=True) >> 22) + TOP_CODE
     # The maximum (drop 0 or -0) falls beyond the last bin and is clamped into it; drop >= 1 cannot be support, but its
     # index must stay a valid shift.  NaN fails the comparison.
     index = tl.minimum(tl.maximum(code, 0), BINS - 1)
-    inside = visible & (drop < 1.0)
+    inside = drop < 1.0
+    if IS_EDGE:
+        inside = inside & visible
     one = tl.where(inside, 1, 0) << ((index % COUNTERS) * COUNTER_BITS)
     bins = tl.arange(0, BINS)[None, :]
     packed = tl.zeros([shifted.shape[0], BINS], tl.int32)
@@ -78,35 +85,61 @@ def histogram_root(counts, knots, BINS: tl.constexpr, POWER: tl.constexpr):
 
 
 @triton.jit
+def keep_listed(words_ptr, list_ptr, length, first, n_keys, PARTS: tl.constexpr, BLOCK_N: tl.constexpr):
+    """Set the bits of the blocks of BLOCK_N keys in a list of blocks of PARTS times as many."""
+    for start in tl.range(0, length * PARTS, LISTED, num_stages=1):
+        index = start + tl.arange(0, LISTED)
+        inside = index < length * PARTS
+        listed_block = tl.load(list_ptr + index // PARTS, mask=inside & (first < 0), other=0)
+        listed_block = tl.where(first < 0, listed_block, first + index // PARTS)
+        block = listed_block * PARTS + index % PARTS
+        inside = inside & (block * BLOCK_N < n_keys)
+        tl.atomic_or(words_ptr + block // WORD, 1 << (block % WORD), mask=inside, sem="relaxed")
+
+
+@triton.jit
 def histogram_kernel(
-    query, key, row_max_ptr, candidates_ptr, lo_ptr, hi_ptr, tau_ptr,
-    z_scale, heads, group, n_queries, n_keys, head_dim, n_words,
-    IS_CAUSAL: tl.constexpr, POWER: tl.constexpr,
-    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr,
+    query, key, row_max_ptr, lists_ptr, numbers_ptr, block_mask_ptr, lo_ptr, hi_ptr, tau_ptr,
+    z_scale, heads, group, n_queries, n_keys, n_words, capacity,
+    IS_CAUSAL: tl.constexpr, POWER: tl.constexpr, TILE_M: tl.constexpr, TILE_N: tl.constexpr,
+    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, HEAD_DIM: tl.constexpr,
 ):  # fmt: skip
     """Grid (query blocks * batch * heads,).
 
-    Reads query, key, row_max and the candidate bits.  Writes lo, hi and the first tau, float32 (batch * heads,
-    n_queries), all counted from row_max.  Invariant: lo <= exact tau <= hi.  Lemma: histogram_bracket
+    Blocks of TILE_M queries of few live keys are left out.  Reads query, key, row_max and the candidates, which are
+    blocks of TILE_M queries and TILE_N keys.  Sets their bits in the block mask, int32 words (batch * heads, query
+    blocks, n_words).  Writes lo, hi and a first tau, float32 (batch * heads, n_queries), counted from row_max.
+    Invariant: lo <= exact tau <= hi.  Lemmas: histogram_bracket, candidate_superset
     """
-    query_block, batch, head, batch_head = program_place(n_queries, heads, BLOCK_M)
+    query_block, batch, head, batch_head = query_place(n_queries, heads, BLOCK_M)
     query_start = query_block * BLOCK_M
-    q = operand_tile(query, batch, head, query_start, n_queries, head_dim, BLOCK_M, BLOCK_D)
-    words_ptr = mask_words(candidates_ptr, batch_head, query_block, n_queries, n_words, BLOCK_M)
+    row = batch_head.to(tl.int64) * tl.cdiv(n_queries, TILE_M) + query_start // TILE_M
+    list_ptr, numbers_ptr = list_pointers(lists_ptr, numbers_ptr, row, capacity)
+    if load_path(numbers_ptr) < MANY:
+        return
+    q = operand_tile(query, batch, head, query_start, n_queries, BLOCK_M, BLOCK_D, HEAD_DIM)
+    below, length, first = load_numbers(numbers_ptr)
+    list_ptr += capacity - length
+    words_ptr = mask_words(block_mask_ptr, batch_head, query_block, n_queries, n_words, BLOCK_M)
     offsets, exists = row_offsets(batch_head, query_start, n_queries, BLOCK_M)
     row_max = tl.load(row_max_ptr + offsets, mask=exists, other=float("-inf"))
-    reference = row_reference(row_max)
+    ordinary = tl.abs(row_max) < float("inf")
+    reference = tl.where(ordinary, row_max, 0.0)
 
+    PARTS: tl.constexpr = TILE_N // BLOCK_N
+    keep_listed(words_ptr, list_ptr, length, first, n_keys, PARTS, BLOCK_N)
     counts = tl.zeros([BLOCK_M, BINS], tl.int32)
-    for index in range(n_words):
-        word = tl.load(words_ptr + index)
-        while word != 0:
-            key_start = (index * WORD + lowest_bit(word)) * BLOCK_N
-            word = clear_lowest_bit(word)
-            k = operand_tile(key, batch, head // group, key_start, n_keys, head_dim, BLOCK_N, BLOCK_D)
-            shifted = score_tile(q, k, z_scale) - reference[:, None]
-            visible = visible_tile(query_start, key_start, n_queries, n_keys, IS_CAUSAL, BLOCK_M, BLOCK_N)
-            counts += count_tile(shifted, visible)
+    for index in range(below * PARTS):
+        key_block = listed(list_ptr, index // PARTS, first) * PARTS + index % PARTS
+        k = whole_tile(key, batch, head // group, key_block * BLOCK_N, BLOCK_N, BLOCK_D, HEAD_DIM)
+        shifted = above(inner_products(q, k), z_scale, reference, 0.0 * reference)
+        counts += count_tile(shifted, shifted == shifted, False)
+    for index in range(below * PARTS, length * PARTS):
+        key_block = listed(list_ptr, index // PARTS, first) * PARTS + index % PARTS
+        k = operand_tile(key, batch, head // group, key_block * BLOCK_N, n_keys, BLOCK_N, BLOCK_D, HEAD_DIM)
+        shifted = above(inner_products(q, k), z_scale, reference, 0.0 * reference)
+        visible = visible_tile(query_start, key_block * BLOCK_N, n_queries, n_keys, IS_CAUSAL, BLOCK_M, BLOCK_N)
+        counts += count_tile(shifted, visible, True)
 
     bins = tl.arange(0, BINS)
     far = bin_edge(bins)
@@ -119,7 +152,6 @@ def histogram_kernel(
     tau = tl.minimum(tl.maximum(tau, lo), hi)
 
     special = tl.where(row_max == float("-inf"), float("inf"), float("nan"))
-    ordinary = tl.abs(row_max) < float("inf")
     tl.store(lo_ptr + offsets, tl.where(ordinary, lo, special), mask=exists)
     tl.store(hi_ptr + offsets, tl.where(ordinary, hi, special), mask=exists)
     tl.store(tau_ptr + offsets, tl.where(ordinary, tau, special), mask=exists)

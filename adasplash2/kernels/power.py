@@ -74,12 +74,9 @@ def active_set_step(mass, slope, count, POWER: tl.constexpr):
 
 
 @triton.jit
-def tau_resolution(tau, slope, POWER: tl.constexpr):
-    """Return by how much the mass changes when tau moves by one unit in its last place; float32[rows].
-
-    No float32 tau has a residual much below it: many scores just above tau, far below row_max, make it large.
-    """
-    return POWER * slope * tl.abs(tau) * 2.0**-23
+def knot_mass(first, second, POWER: tl.constexpr):
+    """Return ``sum(c * w ** POWER)``, given the sums of ``c * w`` and of ``c * w ** 2``; float32[rows]."""
+    return first if POWER == 1 else second
 
 
 @triton.jit

@@ -1,28 +1,26 @@
-"""What is the threshold of each row, how sure is that, and which blocks hold support?
+"""What is the threshold of each row, and how sure is that?
 
-Each pass over the candidate blocks evaluates mass, slope and count at tau; the rows of a tile stop one by one, when
-``abs(mass - 1)``, which bounds the distance from the exact tau, is within the tolerance, or within what one unit in the
-last place of tau is worth.
+Each pass over the kept blocks evaluates mass, slope and count at tau; the rows of a tile stop one by one, when
+``abs(mass - 1)``, which bounds the distance from the exact tau, is within the tolerance.
 """
 
 import triton
 import triton.language as tl
 
-from .power import active_set_step, gap_probs, gap_sensitivity, norm_step, norm_step_slack, tau_resolution
+from .lists import MANY, NUMBERS, list_pointers, listed, load_numbers, load_path
+from .power import active_set_step, gap_probs, gap_sensitivity, norm_step, norm_step_slack
 from .tile import (
-    WORD,
+    above,
     add_compensated,
+    add_exactly,
     any_of,
-    clear_lowest_bit,
-    gap_tile,
-    lowest_bit,
-    mask_words,
+    inner_products,
     operand_tile,
-    program_place,
+    positive,
+    query_place,
     row_offsets,
-    row_reference,
-    score_tile,
     visible_tile,
+    whole_tile,
 )
 
 
@@ -30,8 +28,8 @@ from .tile import (
 def safeguarded_step(tau, lo, hi, mass, slope, count, tolerance, relative_error, POWER: tl.constexpr):
     """One step from tau; float32[rows] each.  Returns tau, lo, hi with lo <= exact tau and lo <= tau.
 
-    hi bounds the exact tau only up to the rounding of the mass: it guides the step, and no mask depends on it.
-
+    hi bounds the exact tau only up to the rounding of the mass.  From a point far to the left the sums are large and
+    round much: without its slack lo would pass the root, and the row could not reach its tolerance.
     Lemmas: step_keeps_bracket, newton_norm_left, residual_bound, mask_bound_float
     """
     bound = tau + norm_step(mass, slope, POWER)
@@ -39,87 +37,94 @@ def safeguarded_step(tau, lo, hi, mass, slope, count, tolerance, relative_error,
     lo = tl.maximum(lo, bound - norm_step_slack(mass, slope, relative_error, POWER) - 2.0**-23)
     hi = tl.where(mass < 1.0, tl.minimum(hi, tau), tl.minimum(hi, tau + (mass - 1.0)))
     step = tau + active_set_step(mass, slope, count, POWER)
-    # A missing root is NaN, fails both comparisons and bisects; a row that has converged stays where it is.
-    inside = (lo <= step) & (step <= hi)
+    # Next to the root the two steps differ by less than their rounding, so one short of lo moves up to it; a missing
+    # root is NaN, fails the comparison and bisects; a row that has converged stays where it is.
+    step = tl.maximum(step, lo, propagate_nan=tl.PropagateNan.ALL)
+    inside = step <= hi
     otherwise = tl.where(tl.abs(mass - 1.0) <= tolerance, tau, 0.5 * (lo + hi))
     return tl.maximum(tl.where(inside, step, otherwise), lo), lo, hi
 
 
 @triton.jit
 def refine_kernel(
-    query, key, row_max_ptr, candidates_ptr, lo_ptr, hi_ptr, tau_ptr, block_mask_ptr, residual_ptr, passes_ptr,
-    z_scale, tolerance, max_passes, heads, group, n_queries, n_keys, head_dim, n_words,
-    IS_CAUSAL: tl.constexpr, POWER: tl.constexpr,
-    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr,
+    query, key, row_max_ptr, lo_ptr, hi_ptr, tau_ptr, lists_ptr, numbers_ptr, paths_ptr, base_ptr, rest_ptr,
+    residual_ptr, passes_ptr, z_scale, tolerance, max_passes, heads, group, n_queries, n_keys, capacity,
+    IS_CAUSAL: tl.constexpr, POWER: tl.constexpr, TILE_M: tl.constexpr,
+    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, HEAD_DIM: tl.constexpr,
 ):  # fmt: skip
     """Grid (query blocks * batch * heads,).
 
-    Reads query, key, row_max, the candidate bits, lo, hi and the first tau.  Writes the final tau (in place), the
-    block mask (words like the candidates'), and per row the last residual ``abs(mass - 1)`` and the number of steps
-    that its tolerance asked for.  Invariant: a block whose bit is 0 has every z <= lo <= final tau, so its gaps are
-    exactly zero in every later stage.  Lemmas: block_mask_superset, mask_bound_float, residual_bound
+    Blocks of TILE_M queries of few live keys are left out: their tau is there.
+    Reads query, key, row_max, the kept lists, and lo, hi and the first tau, counted from row_max.  Writes the final
+    tau as base and rest, and per row the last residual ``abs(mass - 1)`` and the number of steps that its tolerance
+    asked for.  Lemmas: residual_bound, step_keeps_bracket
     """
-    query_block, batch, head, batch_head = program_place(n_queries, heads, BLOCK_M)
+    query_block, batch, head, batch_head = query_place(n_queries, heads, BLOCK_M)
     query_start = query_block * BLOCK_M
-    q = operand_tile(query, batch, head, query_start, n_queries, head_dim, BLOCK_M, BLOCK_D)
-    candidate_words = mask_words(candidates_ptr, batch_head, query_block, n_queries, n_words, BLOCK_M)
-    block_mask_words = mask_words(block_mask_ptr, batch_head, query_block, n_queries, n_words, BLOCK_M)
+    tile = batch_head.to(tl.int64) * tl.cdiv(n_queries, TILE_M) + query_start // TILE_M
+    if load_path(paths_ptr + tile * NUMBERS) < MANY:
+        return
+    q = operand_tile(query, batch, head, query_start, n_queries, BLOCK_M, BLOCK_D, HEAD_DIM)
+    row = batch_head.to(tl.int64) * tl.cdiv(n_queries, BLOCK_M) + query_block
+    list_ptr, numbers_ptr = list_pointers(lists_ptr, numbers_ptr, row, capacity)
+    below, length, first = load_numbers(numbers_ptr)
     offsets, exists = row_offsets(batch_head, query_start, n_queries, BLOCK_M)
-    reference = row_reference(tl.load(row_max_ptr + offsets, mask=exists, other=float("-inf")))
-    lo = tl.load(lo_ptr + offsets, mask=exists, other=float("inf"))
-    hi = tl.load(hi_ptr + offsets, mask=exists, other=float("inf"))
+    row_max = tl.load(row_max_ptr + offsets, mask=exists, other=float("-inf"))
     tau = tl.load(tau_ptr + offsets, mask=exists, other=float("inf"))
-
+    lo = tl.load(lo_ptr + offsets, mask=exists, other=float("inf")) - tau
+    hi = tl.load(hi_ptr + offsets, mask=exists, other=float("inf")) - tau
     # Rows without a key (+inf) and poisoned rows (NaN) have nothing to refine.
     open_rows = tl.abs(tau) < float("inf")
+    base, rest = add_exactly(tl.where(open_rows, row_max, 0.0), tl.where(open_rows, tau, 0.0))
+    lo += rest
+    hi += rest
     residual = tl.where(open_rows, float("inf"), 0.0)
     residual = tl.where(tau == tau, residual, tau)
     passes = tl.zeros([BLOCK_M], tl.int32)
+
     # Rounding of a sum: three per term, the tree inside a tile, the compensated sum over tiles.  Lemma: compensated_sum
     RELATIVE_ERROR: tl.constexpr = (BLOCK_N + 8) * 2.0**-24
-
-    # The first pass also writes the mask, so it runs even if no row is open.
     index_of_pass = 0
-    more = 1
+    more = any_of(open_rows)
     while (more > 0) & (index_of_pass < max_passes):
         mass, mass_error = tl.zeros([BLOCK_M], tl.float32), tl.zeros([BLOCK_M], tl.float32)
-        slope, slope_error = tl.zeros([BLOCK_M], tl.float32), tl.zeros([BLOCK_M], tl.float32)
-        count = tl.zeros([BLOCK_M], tl.float32)
-        for index in range(n_words):
-            word = tl.load(candidate_words + index)
-            kept = 0
-            while word != 0:
-                bit = lowest_bit(word)
-                word = clear_lowest_bit(word)
-                key_start = (index * WORD + bit) * BLOCK_N
-                k = operand_tile(key, batch, head // group, key_start, n_keys, head_dim, BLOCK_N, BLOCK_D)
-                shifted = score_tile(q, k, z_scale) - reference[:, None]
-                visible = visible_tile(query_start, key_start, n_queries, n_keys, IS_CAUSAL, BLOCK_M, BLOCK_N)
-                gap = gap_tile(shifted, tau, visible)
-                mass, mass_error = add_compensated(mass, mass_error, tl.sum(gap_probs(gap, POWER), axis=1))
-                slope, slope_error = add_compensated(slope, slope_error, tl.sum(gap_sensitivity(gap, POWER), axis=1))
-                count += tl.sum((gap > 0.0).to(tl.float32), axis=1)
-                # Not "shifted > lo": the lo of a poisoned row is NaN, and such a row keeps what it sees.
-                live = visible & ((shifted <= lo[:, None]) == 0)
-                kept = kept | (any_of(tl.max(live.to(tl.int32), axis=1) > 0) << bit)
-            tl.store(block_mask_words + index, kept)
+        slope, count = tl.zeros([BLOCK_M], tl.float32), tl.zeros([BLOCK_M], tl.float32)
+        for index in range(below):
+            key_start = listed(list_ptr, index, first) * BLOCK_N
+            k = whole_tile(key, batch, head // group, key_start, BLOCK_N, BLOCK_D, HEAD_DIM)
+            gap = positive(above(inner_products(q, k), z_scale, base, rest))
+            count += tl.sum((gap > 0.0).to(tl.float32), axis=1)
+            slope += tl.sum(gap_sensitivity(gap, POWER), axis=1)
+            mass, mass_error = add_compensated(mass, mass_error, tl.sum(gap_probs(gap, POWER), axis=1))
+        for index in range(below, length):
+            key_start = listed(list_ptr, index, first) * BLOCK_N
+            k = operand_tile(key, batch, head // group, key_start, n_keys, BLOCK_N, BLOCK_D, HEAD_DIM)
+            visible = visible_tile(query_start, key_start, n_queries, n_keys, IS_CAUSAL, BLOCK_M, BLOCK_N)
+            gap = tl.where(visible, positive(above(inner_products(q, k), z_scale, base, rest)), 0.0)
+            count += tl.sum((gap > 0.0).to(tl.float32), axis=1)
+            slope += tl.sum(gap_sensitivity(gap, POWER), axis=1)
+            mass, mass_error = add_compensated(mass, mass_error, tl.sum(gap_probs(gap, POWER), axis=1))
         mass += mass_error
-        slope += slope_error
 
         defect = tl.abs(mass - 1.0)
-        within = tl.maximum(tolerance, tau_resolution(tau, slope, POWER))
-        next_tau, next_lo, next_hi = safeguarded_step(tau, lo, hi, mass, slope, count, within, RELATIVE_ERROR, POWER)
+        next_rest, next_lo, next_hi = safeguarded_step(
+            rest, lo, hi, mass, slope, count, tolerance, RELATIVE_ERROR, POWER
+        )
+        # The base follows tau; the bracket, counted from it, moves the other way.
+        next_base, error = add_exactly(base, next_rest)
+        next_lo, next_hi, next_rest = next_lo - next_rest + error, next_hi - next_rest + error, error
         # A row that is within takes this last step (it costs nothing) and then stays as it is, so that its
         # result does not depend on the other rows of the tile.
         residual = tl.where(open_rows, defect, residual)
-        passes += (open_rows & (defect > within)).to(tl.int32)
-        tau = tl.where(open_rows, next_tau, tau)
-        lo = tl.where(open_rows, next_lo, lo)
-        hi = tl.where(open_rows, next_hi, hi)
-        open_rows = open_rows & (defect > within)
+        passes += (open_rows & (defect > tolerance)).to(tl.int32)
+        base, rest = tl.where(open_rows, next_base, base), tl.where(open_rows, next_rest, rest)
+        lo, hi = tl.where(open_rows, next_lo, lo), tl.where(open_rows, next_hi, hi)
+        open_rows = open_rows & (defect > tolerance)
         more = any_of(open_rows)
         index_of_pass += 1
 
-    tl.store(tau_ptr + offsets, tau, mask=exists)
+    ordinary = tl.abs(tau) < float("inf")
+    tl.store(base_ptr + offsets, tl.where(ordinary, base, tau), mask=exists)
+    tl.store(rest_ptr + offsets, tl.where(ordinary, rest, 0.0), mask=exists)
     tl.store(residual_ptr + offsets, residual, mask=exists)
     tl.store(passes_ptr + offsets, passes, mask=exists)

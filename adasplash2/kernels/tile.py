@@ -1,9 +1,9 @@
 """How does a program address, mask and score one tile?  Leaves that every stage shares.
 
-Names used by all stages: a *tile* is what a program loads, a *block* is a cell of the block mask.  ``shifted`` is
-``z - row_max`` and the kernels keep ``tau``, ``lo`` and ``hi`` in that unit too (``tau - row_max``, in [-1, 0)): near
-the maximum, where flat rows have their threshold, float32 is then as fine as the row needs, whatever the offset of the
-scores.  An operand is the tuple ``(pointer, stride_batch, stride_head, stride_row, stride_dim)``.
+Names used by all stages: a *tile* is what a program loads, a *block* is a cell of the block mask.  A threshold is the
+pair ``tau = base + rest``: ``base`` is the float32 next to it, ``rest`` what that leaves over.  ``z - base`` is exact
+near the threshold, so a row's mass has the same digits whatever the offset of its scores.  An operand is the tuple
+``(pointer, stride_batch, stride_head, stride_row, stride_dim)``.
 """
 
 import triton
@@ -11,14 +11,26 @@ import triton.language as tl
 
 # Blocks of the mask that one int32 word holds.
 WORD = tl.constexpr(32)
+# The interpreter knows the reductions of Triton's own library, and runs any other one element by element.
+INTERPRETED = tl.constexpr(triton.knobs.runtime.interpret)
 
 
 @triton.jit
 def program_place(n_rows, heads, ROWS: tl.constexpr):
-    """Return (block of rows, batch, head, batch * heads + head) of this program in a one-dimensional grid."""
+    """Return (block of rows, batch, head, batch * heads + head) of this program in a one-dimensional grid.
+
+    The blocks of a head are neighbours, so that they share its keys in the cache.
+    """
     n_blocks = tl.cdiv(n_rows, ROWS)
     batch_head = tl.program_id(0) // n_blocks
     return tl.program_id(0) % n_blocks, batch_head // heads, batch_head % heads, batch_head
+
+
+@triton.jit
+def query_place(n_queries, heads, ROWS: tl.constexpr):
+    """Return `program_place`, the last block of a head first: where attention is causal, that one takes longest."""
+    turned, batch, head, batch_head = program_place(n_queries, heads, ROWS)
+    return tl.cdiv(n_queries, ROWS) - 1 - turned, batch, head, batch_head
 
 
 @triton.jit
@@ -28,34 +40,67 @@ def mask_words(mask_ptr, batch_head, block, n_rows, n_words, ROWS: tl.constexpr)
 
 
 @triton.jit
-def operand_rows(operand, batch, head, start, wanted, head_dim, ROWS: tl.constexpr, BLOCK_D: tl.constexpr):
-    """Return rows ``start .. start + ROWS`` of one head as [ROWS, BLOCK_D], zero beyond ``head_dim`` and not wanted."""
+def tile_pointers(operand, batch, head, start, ROWS: tl.constexpr, BLOCK_D: tl.constexpr):
+    """Return the pointers to rows ``start .. start + ROWS`` of one head, [ROWS, BLOCK_D]."""
     pointer, stride_batch, stride_head, stride_row, stride_dim = operand
-    # Offsets are 64 bit: batch * heads * length * head_dim may pass 2 ** 31.
+    # Offsets are 64 bit up to the tile: batch * heads * length * head_dim may pass 2 ** 31; 32 bit within it.
     base = pointer + batch.to(tl.int64) * stride_batch + head.to(tl.int64) * stride_head
-    rows = start + tl.arange(0, ROWS)
-    dims = tl.arange(0, BLOCK_D)
-    offsets = rows[:, None].to(tl.int64) * stride_row + dims[None, :].to(tl.int64) * stride_dim
-    return tl.load(base + offsets, mask=wanted[:, None] & (dims[None, :] < head_dim), other=0.0)
+    base += start.to(tl.int64) * stride_row
+    return base + (tl.arange(0, ROWS)[:, None] * stride_row + tl.arange(0, BLOCK_D)[None, :] * stride_dim)
 
 
 @triton.jit
-def operand_tile(operand, batch, head, start, length, head_dim, ROWS: tl.constexpr, BLOCK_D: tl.constexpr):
-    """Return rows ``start .. start + ROWS`` of one head as [ROWS, BLOCK_D], zero beyond ``length`` and ``head_dim``."""
+def operand_rows(
+    operand, batch, head, start, wanted, ROWS: tl.constexpr, BLOCK_D: tl.constexpr, HEAD_DIM: tl.constexpr
+):
+    """Return rows ``start .. start + ROWS`` of one head as [ROWS, BLOCK_D], zero beyond HEAD_DIM and not wanted."""
+    mask = wanted[:, None]
+    if HEAD_DIM != BLOCK_D:
+        mask = mask & (tl.arange(0, BLOCK_D)[None, :] < HEAD_DIM)
+    return tl.load(tile_pointers(operand, batch, head, start, ROWS, BLOCK_D), mask=mask, other=0.0)
+
+
+@triton.jit
+def operand_tile(
+    operand, batch, head, start, length, ROWS: tl.constexpr, BLOCK_D: tl.constexpr, HEAD_DIM: tl.constexpr
+):
+    """Return rows ``start .. start + ROWS`` of one head as [ROWS, BLOCK_D], zero beyond ``length`` and HEAD_DIM."""
     exists = start + tl.arange(0, ROWS) < length
-    return operand_rows(operand, batch, head, start, exists, head_dim, ROWS, BLOCK_D)
+    return operand_rows(operand, batch, head, start, exists, ROWS, BLOCK_D, HEAD_DIM)
 
 
 @triton.jit
-def store_operand_tile(operand, tile, batch, head, start, length, head_dim, ROWS: tl.constexpr, BLOCK_D: tl.constexpr):
-    """Store a float32 [ROWS, BLOCK_D] tile where `operand_tile` would load it, rounded to the operand's dtype."""
+def whole_tile(operand, batch, head, start, ROWS: tl.constexpr, BLOCK_D: tl.constexpr, HEAD_DIM: tl.constexpr):
+    """Return `operand_tile` of rows that all exist: they are loaded without a test."""
+    pointers = tile_pointers(operand, batch, head, start, ROWS, BLOCK_D)
+    if HEAD_DIM == BLOCK_D:
+        tile = tl.load(pointers)
+    else:
+        tile = tl.load(pointers, mask=tl.arange(0, BLOCK_D)[None, :] < HEAD_DIM, other=0.0)
+    return tile
+
+
+@triton.jit
+def operand_gather(operand, batch, head, rows, wanted, BLOCK_D: tl.constexpr, HEAD_DIM: tl.constexpr):
+    """Return single rows of one head as [rows, BLOCK_D], zero beyond HEAD_DIM and where not wanted."""
     pointer, stride_batch, stride_head, stride_row, stride_dim = operand
     base = pointer + batch.to(tl.int64) * stride_batch + head.to(tl.int64) * stride_head
-    rows = start + tl.arange(0, ROWS)
     dims = tl.arange(0, BLOCK_D)
-    offsets = rows[:, None].to(tl.int64) * stride_row + dims[None, :].to(tl.int64) * stride_dim
-    inside = (rows[:, None] < length) & (dims[None, :] < head_dim)
-    tl.store(base + offsets, tile.to(pointer.dtype.element_ty), mask=inside)
+    offsets = rows[:, None].to(tl.int64) * stride_row + dims[None, :] * stride_dim
+    mask = wanted[:, None]
+    if HEAD_DIM != BLOCK_D:
+        mask = mask & (dims[None, :] < HEAD_DIM)
+    return tl.load(base + offsets, mask=mask, other=0.0)
+
+
+@triton.jit
+def store_operand_tile(
+    operand, tile, batch, head, start, length, ROWS: tl.constexpr, BLOCK_D: tl.constexpr, HEAD_DIM: tl.constexpr
+):
+    """Store a float32 [ROWS, BLOCK_D] tile where `operand_tile` would load it, rounded to the operand's dtype."""
+    inside = (start + tl.arange(0, ROWS) < length)[:, None] & (tl.arange(0, BLOCK_D)[None, :] < HEAD_DIM)
+    pointers = tile_pointers(operand, batch, head, start, ROWS, BLOCK_D)
+    tl.store(pointers, tile.to(operand[0].dtype.element_ty), mask=inside)
 
 
 @triton.jit
@@ -79,6 +124,19 @@ def visible_tile(
 
 
 @triton.jit
+def visible_turned(
+    query_start, key_start, n_queries, n_keys, IS_CAUSAL: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr
+):
+    """Return `visible_tile` of a tile [keys, queries]."""
+    rows = query_start + tl.arange(0, BLOCK_M)
+    cols = key_start + tl.arange(0, BLOCK_N)
+    visible = (rows[None, :] < n_queries) & (cols[:, None] < n_keys)
+    if IS_CAUSAL:
+        visible = visible & (cols[:, None] <= rows[None, :] + (n_keys - n_queries))
+    return visible
+
+
+@triton.jit
 def visible_key_blocks(
     query_start, n_queries, n_keys, IS_CAUSAL: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr
 ):
@@ -88,6 +146,15 @@ def visible_key_blocks(
         last_query = tl.minimum(query_start + BLOCK_M, n_queries) - 1
         end = tl.minimum(end, tl.maximum(last_query + 1 + n_keys - n_queries, 0))
     return tl.cdiv(end, BLOCK_N)
+
+
+@triton.jit
+def common_key_blocks(query_start, n_queries, n_keys, IS_CAUSAL: tl.constexpr, BLOCK_N: tl.constexpr):
+    """Return how many leading key blocks every query of the tile sees whole: their tiles need no test of visibility."""
+    end = n_keys
+    if IS_CAUSAL:
+        end = tl.minimum(end, tl.maximum(query_start + 1 + n_keys - n_queries, 0))
+    return end // BLOCK_N
 
 
 @triton.jit
@@ -104,35 +171,47 @@ def inner_products(a, b):
 
 
 @triton.jit
-def score_tile(q, k, z_scale):
-    """Return z of a tile, float32 [BLOCK_M, BLOCK_N].
+def turned_products(k, q):
+    """Return the transpose of ``inner_products(q, k)``, bit by bit.
 
-    Every stage calls this with the same tile shapes, so forward and backward see the same bits.
+    Compilers sum over head_dim in one order, whichever operand is on the left; the interpreter's library does not.
     """
-    return inner_products(q, k) * z_scale
+    if INTERPRETED:
+        products = tl.trans(inner_products(q, k))
+    else:
+        products = inner_products(k, q)
+    return products
 
 
 @triton.jit
-def row_reference(row_max):
-    """Return the finite value that ``shifted`` is counted from: a row without a visible key has row_max = -inf."""
-    return tl.where(row_max == float("-inf"), 0.0, row_max)
+def above(products, z_scale, base, rest):
+    """Return ``z - tau`` of a tile of products with the rows on axis 0, float32; ``base + rest`` is tau.
+
+    One rounding of ``z - base`` and one of the difference from ``rest``: every stage that works on tiles does it so.
+    """
+    return tl.fma(products, z_scale, -base[:, None]) - rest[:, None]
 
 
 @triton.jit
-def gap_tile(shifted, tau, visible):
-    """Return ``max(z - tau, 0)``, exactly 0 where not visible, NaN where visible in a row whose tau is NaN."""
-    gap = tl.maximum(shifted - tau[:, None], 0.0, propagate_nan=tl.PropagateNan.ALL)
-    return tl.where(visible, gap, 0.0)
+def above_turned(products, z_scale, base, rest):
+    """Return `above` of a tile [keys, queries]."""
+    return tl.fma(products, z_scale, -base[None, :]) - rest[None, :]
 
 
 @triton.jit
-def has_threshold(tau):
+def positive(margin):
+    """Return ``max(margin, 0)``, NaN where it is NaN: the gap, in a row whose tau is NaN."""
+    return tl.maximum(margin, 0.0, propagate_nan=tl.PropagateNan.ALL)
+
+
+@triton.jit
+def has_threshold(base):
     """Return which rows have a finite tau: they see a key, and no score of NaN or +inf.
 
     The backward stages read neither d_out nor delta of the other rows, nor the query where it is a factor: then a
     poisoned row has NaN where it sees a key, since its gap is NaN, and 0 elsewhere; and a row without a key has 0.
     """
-    return tau < float("inf")
+    return base < float("inf")
 
 
 @triton.jit
@@ -145,17 +224,30 @@ def known_or_zero(k):
 
 
 @triton.jit
-def lowest_bit(word):
-    """Return the index of the lowest set bit of a nonzero int32."""
-    lowest = (word & (-word)).to(tl.uint32, bitcast=True)
-    # A power of two converts to float32 exactly; its exponent is the index.
-    return (lowest.to(tl.float32).to(tl.int32, bitcast=True) >> 23) - 127
+def larger_or_nan(a, b):
+    """Return the larger of two numbers, NaN if one is NaN."""
+    return tl.maximum(a, b, propagate_nan=tl.PropagateNan.ALL)
 
 
 @triton.jit
-def clear_lowest_bit(word):
-    """Return an int32 without its lowest set bit."""
-    return word & (word - 1)
+def row_maximum(x):
+    """Return the largest number of each row of a matrix; where the row holds NaN, NaN or +inf."""
+    if INTERPRETED:
+        largest = tl.max(tl.where(x == x, x, float("inf")), axis=1)
+    else:
+        largest = tl.reduce(x, 1, larger_or_nan)
+    return largest
+
+
+@triton.jit
+def add_exactly(a, b):
+    """Return the float32 sum of two vectors and what its rounding leaves over; together they are ``a + b``.
+
+    Lemma: pair_exact
+    """
+    total = a + b
+    shift = total - a
+    return total, (a - (total - shift)) + (b - shift)
 
 
 @triton.jit
@@ -167,7 +259,7 @@ def add_compensated(total, error, term):
     """
     term = term + error
     # The default of a GPU drops NaN, that of NumPy, and so of the interpreter, does not.
-    larger = tl.maximum(total, term, propagate_nan=tl.PropagateNan.ALL)
+    larger = larger_or_nan(total, term)
     smaller = tl.minimum(total, term, propagate_nan=tl.PropagateNan.ALL)
     total = larger + smaller
     return total, smaller - (total - larger)
@@ -179,3 +271,9 @@ def any_of(flags):
     # Reduced as a matrix of one row: Triton 3.6 to 3.7 fails on sm_100 where a vector that comes from a product is
     # reduced over its only axis ("parent layout must have at least rank >= 2").
     return tl.max(tl.max(flags.to(tl.int32)[None, :], axis=1), axis=0)
+
+
+@triton.jit
+def sum_of(numbers):
+    """Return the sum of a vector, scalar; as a matrix of one row for the reason of `any_of`."""
+    return tl.sum(tl.sum(numbers[None, :], axis=1), axis=0)

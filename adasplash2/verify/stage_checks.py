@@ -9,20 +9,22 @@ import numpy as np
 import torch
 
 from adasplash2 import launch
-from adasplash2.problem import MAX_PASSES, Problem
-from adasplash2.state import empty_backward, empty_forward, unpack_mask
+from adasplash2.problem import MAX_PASSES, Problem, ceil_div
+from adasplash2.state import Lists, empty_backward, empty_forward, unpack_mask
 from adasplash2.workloads import Workload
 from entmax_ref import stages
 
 from .answer import Answer
-from .judge import budget, compared_gradients, relative_error, tau_comparison
+from .judge import compared_gradients, judge_results, tau_comparison
 from .naive import NaiveResult
-from .truth import ROUNDOFF, Booleans, Floats, Head, Truth, as_floats, each_head, gamma, in_blocks
+from .truth import ROUNDOFF, Booleans, Floats, Head, Truth, as_floats, each_head, in_blocks
 
 # The widest bin of the histogram, and the relative margin of its roots (kernels/histogram.py, ROOT_ERROR).
 WIDEST_BIN = 0.25
 ROOT_MARGIN = 2.0**-16
-_FORWARD = ("row_max", "lo", "hi", "tau", "mass", "residual", "centre")
+# Blocks of queries on this path or beyond go by tiles (kernels/lists.py, MANY).
+MANY = 2
+_FORWARD = ("row_max", "mass", "residual")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,15 +44,22 @@ class StageCheck:
 
 @dataclasses.dataclass(frozen=True)
 class StageRun:
-    """What the stages wrote, moved to NumPy; masks as booleans (batch, heads, blocks, blocks)."""
+    """What the stages wrote, moved to NumPy; masks and lists as booleans (batch, heads, blocks, blocks).
+
+    ``by_tiles`` says of each row whether its threshold was found by tiles.
+    """
 
     forward: dict[str, Any]
     backward: dict[str, Any]
+    by_tiles: Booleans
     problem: Problem
 
 
-def run_stages(load: Workload, d_out: torch.Tensor, alpha: float) -> StageRun:
-    """Run the calls of `launch` in their order, each by itself, and keep what each stage wrote."""
+def run_stages(load: Workload, d_out: torch.Tensor, alpha: float, **fields: int) -> StageRun:
+    """Run the calls of `launch` in their order, each by itself, and keep what each stage wrote.
+
+    Other keywords replace fields of the problem: how much its lists hold.
+    """
     query, key, value, grad = load.query, load.key, load.value, d_out.to(load.query.device)
     problem = Problem.of(
         query,
@@ -60,29 +69,51 @@ def run_stages(load: Workload, d_out: torch.Tensor, alpha: float) -> StageRun:
         is_causal=load.is_causal,
         backend=launch.BACKEND,
     )
+    problem = dataclasses.replace(problem, **fields)  # type: ignore[arg-type]
     q, k, v, d_o = (launch.as_operand_dtype(part) for part in (query, key, value, grad))
     state = empty_forward(problem, q)
-    kept: dict[str, Any] = {}
+    forward: dict[str, Any] = {}
     with launch.device_of(query):
         for call in launch.forward_calls(problem, q, k, v, state):
             call.run()
-            if call.stage == "histogram":
-                kept["first_tau"] = state.tau.clone()
+            if call.stage == "dense":
+                forward["lo"] = as_floats(state.lo)
         after = empty_backward(problem, q, k, v)
-        left = (state.centre, state.row_max, state.tau, state.block_mask)
+        left = (state.out, state.base, state.rest, state.block_mask)
         for call in launch.backward_calls(problem, d_o, q, k, v, *left, after):
             call.run()
-    rows, heads = problem.n_query_blocks, (problem.batch, problem.heads)
-    forward = {name: as_floats(getattr(state, name)) for name in _FORWARD}
-    forward |= {"out": as_floats(state.out.to(query.dtype))}
-    forward |= {name: as_floats(tensor) for name, tensor in kept.items()}
+    heads, launch_row = (problem.batch, problem.heads), problem.launch
+    bracket = {"tile_lo": state.lo, "tile_hi": state.hi, "first_tau": state.first_tau}
+    forward |= {name: as_floats(getattr(state, name)) for name in _FORWARD}
+    forward |= {name: as_floats(tensor) for name, tensor in bracket.items()}
+    forward |= {"out": as_floats(state.out.to(query.dtype)), "tau": as_floats(state.base) + as_floats(state.rest)}
     forward["passes"] = state.passes.long().cpu().numpy()
-    for name in ("candidates", "block_mask"):
-        forward[name] = unpack_mask(getattr(state, name), problem.n_key_blocks).unflatten(0, heads).cpu().numpy()
-    backward = {"delta": as_floats(after.delta)}
-    backward |= {name: as_floats(getattr(after, name).to(query.dtype)) for name in ("d_query", "d_key", "d_value")}
-    backward["transposed"] = unpack_mask(after.transposed, rows).unflatten(0, heads).cpu().numpy()
-    return StageRun(forward, backward, problem)
+    bits = unpack_mask(state.block_mask, problem.n_key_blocks)
+    forward["block_mask"] = bits.unflatten(0, heads).cpu().numpy()
+    n_tiles = ceil_div(problem.n_keys, launch_row.dense_n)
+    forward["candidates"] = _listed(state.candidates, n_tiles, heads, at_end=True)
+    forward["kept"] = _listed(state.kept, problem.n_key_blocks, heads)
+    backward: dict[str, Any] = {
+        name: as_floats(getattr(after, name).to(query.dtype)) for name in ("d_query", "d_key", "d_value")
+    }
+    backward["transposed"] = unpack_mask(after.transposed, problem.n_query_blocks).unflatten(0, heads).cpu().numpy()
+    backward["keeping"] = _listed(after.keeping, problem.n_query_blocks, heads)
+    paths = state.candidates.numbers[..., 3].unflatten(0, heads).cpu().numpy()
+    by_tiles = np.repeat(paths >= MANY, launch_row.dense_m, axis=-1)[..., : problem.n_queries]
+    return StageRun(forward, backward, by_tiles, problem)
+
+
+def _listed(lists: Lists, n_blocks: int, heads: tuple[int, int], *, at_end: bool = False) -> Booleans:
+    """Return lists of blocks as booleans (batch, heads, rows, n_blocks)."""
+    places, numbers = lists.places.cpu().numpy(), lists.numbers.cpu().numpy()
+    found: Booleans = np.zeros((*places.shape[:2], n_blocks), dtype=np.bool_)
+    for place in np.ndindex(*places.shape[:2]):
+        _, length, first, _ = (int(number) for number in numbers[place])
+        if first >= 0:
+            found[place][first : first + length] = True
+        elif length:
+            found[place][places[place][-length:] if at_end else places[place][:length]] = True
+    return found.reshape(*heads, *found.shape[1:])
 
 
 def check_stages(
@@ -91,10 +122,14 @@ def check_stages(
     """Run and judge every stage of one case, and demand the bits that ``answer`` has."""
     run = run_stages(load, truth.d_out, alpha)
     checks = check_rows(load, truth, run, alpha)
-    checks += _check_products(load, truth, run, naive, alpha)
-    checks.append(check_delta(truth, run))
-    turned = np.swapaxes(run.forward["block_mask"], -1, -2)
-    checks.append(_count("block_mask", "transpose, bit by bit", turned != run.backward["transposed"]))
+    checks += _check_products(load, truth, run, naive)
+    mask = run.forward["block_mask"]
+    checks.append(
+        _count("block_mask_transpose", "bits that differ", mask.swapaxes(-1, -2) != run.backward["transposed"])
+    )
+    # A list without room visits what can be seen: never less than the bits.
+    missing = (mask & ~run.forward["kept"], run.backward["transposed"] & ~run.backward["keeping"])
+    checks.append(_count("block_list", "bits without a place", *missing))
     checks.append(same_bits(answer, run))
     return tuple(checks)
 
@@ -102,44 +137,66 @@ def check_stages(
 def check_rows(load: Workload, truth: Truth, run: StageRun, alpha: float) -> list[StageCheck]:
     """Judge what the stages say of each row, and of the blocks that it may need."""
     wrote, launch_row = run.forward, run.problem.launch
-    block = (launch_row.block_m, launch_row.block_n)
+    block, tile = (launch_row.block_m, launch_row.block_n), (launch_row.dense_m, launch_row.dense_n)
     rows = ~truth.nan_rows & ~truth.empty_rows
+    by_tiles = run.by_tiles
     highest = np.zeros(truth.tau.shape)
     wrong_bits: dict[str, list[Booleans]] = {name: [] for name in ("missing", "loose", "outside", "mask_loose")}
     for head in each_head(load, alpha):
-        highest[head.place], _ = stages.row_max(head.z, block[1])
-        kept, needed = _candidate_bounds(head, block, truth.row_error[head.place])
+        highest[head.place] = stages.block_max(np.where(np.isnan(head.z), np.inf, head.z), head.z.shape[-1])[:, 0]
+        kept, needed = _candidate_bounds(head, tile, truth.row_error[head.place])
         candidates = wrote["candidates"][head.place]
+        # Blocks that some query sees and another does not are listed without a look at their scores.
+        seen = head.z > -np.inf
+        partly = in_blocks(seen | np.isnan(head.z), tile) & in_blocks(_padded(~seen, tile), tile)
         wrong_bits["missing"].append(needed & ~candidates)
-        wrong_bits["loose"].append(candidates & ~kept)
-        bound = wrote["lo"] + wrote["row_max"] - truth.row_error - 2.0 * ROUNDOFF
+        wrong_bits["loose"].append(candidates & ~kept & ~partly)
         mask = wrote["block_mask"][head.place]
-        allowed = in_rows(stages.block_mask(head.z, bound[head.place], block[1]), block[0])
-        wrong_bits["outside"].append(mask & ~candidates)
+        fine = np.repeat(np.repeat(candidates, tile[0] // block[0], axis=0), tile[1] // block[1], axis=1)
+        fine = fine[: mask.shape[0], : mask.shape[1]]
+        bound = truth.tau[head.place] - 2.0 * truth.row_error[head.place] - 2.0**-20
+        allowed = in_rows(stages.block_mask(head.z, bound, block[1]), block[0])
+        allowed |= fine & in_rows(by_tiles[head.place][:, None], block[0])
+        wrong_bits["outside"].append(mask & ~fine)
         wrong_bits["mask_loose"].append(mask & ~allowed)
-    reference = np.where(np.isfinite(wrote["row_max"]), wrote["row_max"], 0.0)
-    # A shifted score rounds once more, by at most the roundoff of a number up to 1.
-    slack = (truth.row_error + 2.0 * ROUNDOFF)[rows]
-    lo, hi, first = ((wrote[name] + reference)[rows] for name in ("lo", "hi", "first_tau"))
-    tau = truth.tau[rows]
+    tau = truth.tau
     special = np.where(truth.nan_rows, np.inf, -np.inf)
     wrong = np.where(rows, False, wrote["row_max"] != special)
-    refined = tau_comparison(truth, wrote["tau"] + reference, run.problem.tolerance, rows)
-    return [
-        _bounded("row_max", "row_max", np.abs(wrote["row_max"] - highest)[rows], truth.row_error[rows]),
-        _count("row_max", "rows without a key, or with NaN", wrong),
-        _count("row_max", "candidate bits missing", *wrong_bits["missing"]),
-        _count("row_max", "candidate bits too many", *wrong_bits["loose"]),
-        _bounded("histogram", "lo <= tau", lo - tau, slack),
-        _bounded("histogram", "tau <= hi", tau - hi, slack),
+    # lo is rounded once more, when it is counted from 0.
+    below = truth.row_error + np.spacing(np.abs(np.where(rows, tau, 0.0)).astype(np.float32)).astype(np.float64)
+    tiled, single = rows & by_tiles, rows & ~by_tiles
+    reference = np.where(np.isfinite(wrote["row_max"]), wrote["row_max"], 0.0)
+    # A difference from row_max rounds once more, by at most the roundoff of a number up to 1.
+    slack = (truth.row_error + 2.0 * ROUNDOFF)[tiled]
+    lo, hi, first = ((wrote[name] + reference)[tiled] for name in ("tile_lo", "tile_hi", "first_tau"))
+    checks = [
+        _bounded("dense", "row_max", np.abs(wrote["row_max"] - highest)[rows], truth.row_error[rows]),
+        _bounded("dense", "lo <= tau", (wrote["lo"] - tau)[rows], below[rows]),
+        _count("dense", "rows without a key, or with NaN", wrong),
+        _count("dense", "candidates missing", *wrong_bits["missing"]),
+        _count("dense", "candidates too many", *wrong_bits["loose"]),
+        _bounded("histogram", "lo <= tau", lo - tau[tiled], slack),
+        _bounded("histogram", "tau <= hi", tau[tiled] - hi, slack),
         _bounded("histogram", "hi - lo", hi - lo, np.full(lo.shape, WIDEST_BIN + ROOT_MARGIN)),
         _count("histogram", "first tau outside the bracket", (first < lo) | (first > hi)),
-        StageCheck("refine", "tau", refined.error, refined.budget),
-        StageCheck("refine", "residual", _largest(wrote["residual"][rows]), run.problem.tolerance),
-        _count("refine", "rows at the cap of passes", wrote["passes"][rows] >= MAX_PASSES),
-        _count("refine", "mask outside the candidates", *wrong_bits["outside"]),
-        _count("refine", "mask bits too many", *wrong_bits["mask_loose"]),
     ]
+    for stage, of_stage in (("solve", single), ("refine", tiled)):
+        found = tau_comparison(truth, wrote["tau"], run.problem.tolerance, of_stage)
+        checks += [
+            StageCheck(stage, "tau", found.error, found.budget),
+            StageCheck(stage, "residual", _largest(wrote["residual"][of_stage]), run.problem.tolerance),
+            _count(stage, "rows at the cap of passes", wrote["passes"][of_stage] >= MAX_PASSES),
+        ]
+    return [
+        *checks,
+        _count("block_mask", "bits outside the candidates", *wrong_bits["outside"]),
+        _count("block_mask", "bits too many", *wrong_bits["mask_loose"]),
+    ]
+
+
+def _padded(hidden: Booleans, tile: tuple[int, int]) -> Booleans:
+    """Return which pairs no query or no key makes up, up to whole tiles along the keys: those that do not exist too."""
+    return np.pad(hidden, ((0, 0), (0, -hidden.shape[1] % tile[1])), constant_values=True)
 
 
 def _candidate_bounds(head: Head, block: tuple[int, int], row_error: Floats) -> tuple[Booleans, Booleans]:
@@ -166,41 +223,20 @@ def in_rows(per_row: Booleans, rows: int) -> Booleans:
     return in_blocks(per_row, (rows, 1))
 
 
-def _check_products(load: Workload, truth: Truth, run: StageRun, naive: NaiveResult, alpha: float) -> list[StageCheck]:
-    """Compare what the product stages wrote with the specification at the exact threshold."""
-    grad, scale = as_floats(truth.d_out), load.query.shape[-1] ** -0.5
-    exact = {name: np.zeros(load.query.shape) for name in ("out", "centre", "d_query")}
-    exact |= {name: np.zeros(load.key.shape) for name in ("d_key", "d_value")}
-    with np.errstate(invalid="ignore", over="ignore"):
-        for head in each_head(load, alpha):
-            place, kv_place, tau = head.place, head.kv_place, truth.tau[head.place]
-            exact["out"][place], exact["centre"][place], _ = stages.output(head.z, tau, head.value, alpha)
-            delta = stages.delta(exact["centre"][place], grad[place])
-            shared = (head.z, tau)
-            exact["d_query"][place] = stages.backward_dq(
-                *shared, head.key, head.value, grad[place], delta, scale, alpha
-            )
-            d_key, d_value = stages.backward_dkdv(*shared, head.query, head.value, grad[place], delta, scale, alpha)
-            exact["d_key"][kv_place] += d_key
-            exact["d_value"][kv_place] += d_value
-    owners = {"out": "output", "centre": "output", "d_query": "backward_dq"}
-    owners |= {"d_key": "backward_dkdv", "d_value": "backward_dkdv"}
-    checks = []
-    for name in ("out", "centre", *compared_gradients(load)):
-        rows = slice(None) if name in ("d_key", "d_value") else ~truth.nan_rows
-        result = (run.forward | run.backward)[name][rows]
-        plain = getattr(naive, name).numpy()[rows]
-        error = relative_error(result, exact[name][rows])
-        checks.append(StageCheck(owners[name], name, error, budget(plain, exact[name][rows], load.query.dtype)))
-    return checks
-
-
-def check_delta(truth: Truth, run: StageRun) -> StageCheck:
-    """Compare delta with the float64 product of the centre that the stage read: a float32 sum may be off by gamma."""
-    rows = ~truth.nan_rows
-    centre, grad = run.forward["centre"][rows], as_floats(truth.d_out)[rows]
-    bound = gamma(centre.shape[-1]) * np.sum(np.abs(centre * grad), axis=-1)
-    return _bounded("delta", "delta", np.abs(run.backward["delta"][rows] - stages.delta(centre, grad)), bound)
+def _check_products(load: Workload, truth: Truth, run: StageRun, naive: NaiveResult) -> list[StageCheck]:
+    """Judge every row that the product stages wrote, as `judge` does; the worst row of each tensor is what is shown."""
+    exact = {name: getattr(truth, name) for name in ("out", "d_query", "d_key", "d_value")}
+    found = judge_results(
+        run.forward | run.backward,
+        exact,
+        naive,
+        truth.expected,
+        load.query.dtype,
+        names=("out", *compared_gradients(load)),
+        rows=~truth.nan_rows,
+    )
+    owners = {"out": "output", "d_query": "backward_dq", "d_key": "backward_dkdv", "d_value": "backward_dkdv"}
+    return [StageCheck(owners[name], name, one.error, one.budget) for name, one in found.items()]
 
 
 def same_bits(answer: Answer, run: StageRun) -> StageCheck:

@@ -194,13 +194,13 @@ def tau(
     from the root, is at most ``residual + e / (1 - e) * (1 + residual)``. The sum ``row_max + tau`` is not formed.
 
     Without a residual: refinement takes one more step, from a point t with a computed ``abs(mass - 1)`` of at most d =
-    tolerance + power * slope * 2**-23. It ends between lo' and hi', which hold the root up to rounding. There lo' is at
-    least t minus the norm step (at most 1.01 * d, because slope >= mass ** (1 / 2), or 1 for alpha 2), minus its slack
-    (at most 9 e) and ``2**-22``; hi' is t or ``t + mass - 1``, and the root exceeds it by at most 1.1 e. Of norm step
-    and ``mass - 1`` one counts, by the sign of ``mass - 1``. In all ``1.01 * d + 11 e + 2**-20``; and the slope is at
-    most the number k of keys within 1 of the maximum, or 1.01 * k ** (1 / 2) for alpha 1.5, by Cauchy and Schwarz.
+    tolerance. It ends between lo' and hi', which hold the root up to rounding. There lo' is at least t minus the norm
+    step (at most 1.01 * d, because slope >= mass ** (1 / 2), or 1 for alpha 2) and its rounding (at most 9 e); hi' is t
+    or ``t + mass - 1``, and the root exceeds it by at most 1.1 e. Of norm step and ``mass - 1`` one counts, by the sign
+    of ``mass - 1``. In all ``1.01 * d + 11 e + 2**-20``. A threshold that is found from all live keys of a row at once
+    has a residual of their sums' rounding alone.
 
-    Lemmas: threshold_subset, candidate_superset, residual_bound, step_keeps_bracket, compensated_sum, mask_bound_float
+    Lemmas: threshold_subset, candidate_superset, residual_bound, step_keeps_bracket, compensated_sum
     """
     alpha = _as_order("tau", alpha)
     seen = z > -np.inf
@@ -211,9 +211,7 @@ def tau(
     moved = np.max(np.where(matters, z_error, 0.0), axis=-1)
     e = sum_gamma(block)
     if residual is None:
-        power, _ = POWERS[alpha]
-        slope = 1.01 * np.count_nonzero(matters, axis=-1) ** (1.0 / power)
-        refined = 1.01 * (tolerance + power * slope * 2.0**-23) + 11.0 * e + 2.0**-20
+        refined = np.full(exists.shape, 1.01 * tolerance + 11.0 * e + 2.0**-20)
     else:
         left = as_real("tau", "residual", residual)
         refined = np.broadcast_to(left + e / (1.0 - e) * (1.0 + left), exists.shape)
@@ -264,22 +262,25 @@ def output(at: Rows, value: ArrayLike) -> Floats:
     -----
     A margin errs by d = z_error + tau_error + u, hence a probability by ``max(margin + d, 0) ** power - prob`` and its
     own roundings, and again by one of the dtype before the product. The product with the values follows
-    `product_gamma`, with as many terms as there are keys that may have a positive gap. What is subtracted is the
-    distance of the sum of the rounded probabilities from 1, at most their errors together and that of the sum, times
-    the centre, at most the largest value of such a key. That this makes the error smaller is not used.
+    `product_gamma`, with as many terms as there are keys that may have a positive gap. It is divided by the computed
+    mass, whose distance from 1 is at most the errors of the probabilities and of their sum together; so the quotient
+    moves by as much of the product at most. That the two errors partly cancel is not used.
 
-    Lemmas: first_order_correction, block_mask_superset, compensated_sum
+    Lemmas: normalised_output, block_mask_superset, compensated_sum
     """
     v = np.abs(_as_matrix("output", "value", value, at.z.shape[-1]))
     probs, rounded = _probs(at)
     within = probs.exact + rounded
     count = _terms(within)
     weighted = rounded @ v + product_gamma(count, at.dtype) * (within @ v) + count * TINY
-    drift = rounded.sum(axis=-1)[..., None]
+    drift = probs.error.sum(axis=-1)[..., None]
     defect = drift + sum_gamma(at.block) * (1.0 + drift)
     size = probs.exact @ v
-    subtracted = (1.0 + 4.0 * U) * (defect * (1.0 + _centre_growth(at, within)) * _largest(within, v) + TINY)
-    return _stored(size, weighted + subtracted + U * (size + weighted + subtracted), FORMATS[at.dtype])
+    # 1 / (1 - defect) - 1, and nothing is promised where the defect may reach 1.
+    lost = np.where(defect < 1.0, defect / np.where(defect < 1.0, 1.0 - defect, 1.0), np.inf)
+    lost = np.where(np.any(within, axis=-1, keepdims=True), lost, 0.0) + 4.0 * U
+    moved = weighted + lost * (size + weighted)
+    return _stored(size, moved + U * (size + moved), FORMATS[at.dtype])
 
 
 def centre(at: Rows, value: ArrayLike) -> Floats:
@@ -369,15 +370,20 @@ def d_query(at: Rows, key: ArrayLike, value: ArrayLike, d_out: ArrayLike, scale:
 
     Notes
     -----
-    A score gradient ``s * (g - delta)`` errs by the error of s times ``abs(g - delta)``, by s times those of g (a
-    product) and delta (`centre`, `delta`), by the product of both, by two roundings of float32 and by one of the dtype.
-    The sum over keys follows `product_gamma`; the scale and the product with it round once each.
+    The kernel sums ``s * (g - c)`` and ``s`` over the keys, each rounded to the dtype, with ``c = d_out . out``, and
+    subtracts the second ``delta - c`` times. A weight errs by the error of s times the bracket, by s times that of g (a
+    product), by two roundings of float32 and by one of the dtype; delta as in `d_key`; c cancels but for the roundings
+    of both sums, which are of ``abs(g - c)`` and ``abs(delta - c)``. The sums over keys follow `product_gamma`; the
+    difference, the scale and the product with it round once each.
 
     Lemmas: jacobian_form, delta_is_centre, block_mask_superset
     """
     size, error = _score_gradient("d_query", at, value, d_out)
+    parts = _two_sums(at, _as_matrix("d_query", "value", value, at.z.shape[-1]), np.asarray(d_out, dtype=np.float64))
     k = np.abs(_as_matrix("d_query", "key", key, at.z.shape[-1]))
-    return _projected(size, error, k, as_scale("d_query", scale, k.shape[-1]), at.dtype)
+    own = as_scale("d_query", scale, k.shape[-1])
+    extra = abs(own) * ((FORMATS[at.dtype].roundoff + product_gamma(_terms(parts), at.dtype) + gamma(3)) * (parts @ k))
+    return _projected(size, error, k, own, at.dtype) + extra * SLACK
 
 
 def d_key(at: Rows, query: ArrayLike, value: ArrayLike, d_out: ArrayLike, scale: float) -> Floats:
@@ -397,7 +403,9 @@ def d_key(at: Rows, query: ArrayLike, value: ArrayLike, d_out: ArrayLike, scale:
 
     Notes
     -----
-    As `d_query`, with the sum over the queries.  Lemmas: jacobian_form, delta_is_centre, block_mask_superset
+    A score gradient ``s * (g - delta)`` errs by the error of s times ``abs(g - delta)``, by s times those of g (a
+    product) and delta (`centre`, `delta`), by the product of both, by two roundings of float32 and by one of the dtype.
+    The sum over queries follows `product_gamma`.  Lemmas: jacobian_form, delta_is_centre, block_mask_superset
     """
     size, error = (np.swapaxes(part, -1, -2) for part in _score_gradient("d_key", at, value, d_out))
     q = np.abs(_as_matrix("d_key", "query", query, at.z.shape[-2]))
@@ -544,12 +552,24 @@ def _score_gradient(function: str, at: Rows, value: ArrayLike, d_out: ArrayLike)
     mean, lifted = _mean(weights.exact, v), np.swapaxes(v, -1, -2)
     centred = np.abs(d @ lifted - np.sum(mean * d, axis=-1)[..., None])
     product = product_gamma(v.shape[-1], at.dtype) * (np.abs(d) @ np.abs(lifted)) + 2 * v.shape[-1] * TINY
-    bracket = product + delta(mean, d, centre(at, v))[..., None]
+    # Delta is a mean of the same products.
+    bracket = product + np.max(product, axis=-1, keepdims=True) + delta(mean, d, centre(at, v))[..., None]
     size, within = weights.exact * centred, weights.exact + weights.error
     error = weights.error * (centred + bracket) + weights.exact * bracket + gamma(2) * within * (centred + bracket)
     form = FORMATS[at.dtype]
     error = error + form.roundoff * (size + error) + (form.tiny + 2.0 * TINY) * (within > 0.0)
     return size, error * SLACK
+
+
+def _two_sums(at: Rows, v: Floats, d: Floats) -> Floats:
+    """Return what d_query sums the moduli of, key by key, where ``s * (g - delta)`` is summed in two parts."""
+    weights, (probs, _) = _sensitivity(at), _probs(at)
+    lifted = d @ np.swapaxes(v, -1, -2)
+    # out as it was stored: off by its own bound.
+    shared = np.sum((probs.exact @ v) * d, axis=-1)[..., None]
+    off = np.sum(output(at, v) * np.abs(d), axis=-1)[..., None]
+    apart = np.abs(np.sum(_mean(weights.exact, v) * d, axis=-1)[..., None] - shared) + off
+    return np.asarray((weights.exact + weights.error) * (np.abs(lifted - shared) + off + apart))
 
 
 def _projected(size: Floats, error: Floats, other: Floats, scale: float, dtype: Operand) -> Floats:

@@ -11,10 +11,9 @@ from staged import DEVICE
 
 import entmax_ref
 from adasplash2 import entmax_attention
-from adasplash2.problem import LAUNCH, Launch
+from adasplash2.problem import LAUNCH, SOLVE_ROWS, TOLERANCE, Launch
 from adasplash2.verify.naive import naive_attention
 from adasplash2.workloads import workload
-from entmax_ref import stages
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
@@ -210,7 +209,13 @@ def test_an_offset_of_all_scores_changes_nothing_but_tau(offset):
     plain, before = entmax_attention(query, key, value, scale=1.0, impl="triton", return_aux=True)
     key[..., 0] = offset
     moved, after = entmax_attention(query, key, value, scale=1.0, impl="triton", return_aux=True)
-    assert torch.equal(plain, moved) and torch.equal(before.mass, after.mass)
+    # A gap rounds twice, z - base and the difference from rest, wherever its row lies; both thresholds are within their
+    # residuals of that of the very same gaps.  A weight is off by twice the error of its gap, and so is the output.
+    unit = 2.0**-24
+    gap = 2.0 * (before.residual + after.residual) + 8 * unit
+    assert ((plain - moved).abs().amax(-1) <= 2.0 * gap * 100 * value.abs().max()).all()
+    assert ((before.mass - after.mass).abs() <= 2.0 * 100 * 8 * unit + before.residual + after.residual).all()
+    assert (before.tau_from_max - after.tau_from_max).abs().max() <= gap.max()
     ulp = np.spacing(np.float32(abs(offset)))
     assert ((after.tau.double() - before.tau.double() - 0.5 * offset).abs() <= ulp).all()
 
@@ -230,15 +235,20 @@ def test_report_of_both_paths_agrees():
 
 def test_every_launch_row_is_one_that_the_mask_and_counters_allow():
     for (backend, itemsize, width), row in LAUNCH.items():
-        assert isinstance(row, Launch) and backend in ("cuda", "hip") and itemsize in (2, 4)
+        assert isinstance(row, Launch) and backend in ("cuda", "hip", "sm_90") and itemsize in (2, 4)
+        if backend == "sm_90":
+            of_backend = LAUNCH["cuda", itemsize, width]
+            names = ("block_m", "block_n", "dense_m", "dense_n")
+            assert all(getattr(row, name) == getattr(of_backend, name) for name in names), "fakes know no device"
         assert row.block_n <= 128, "a packed counter of 8 bits holds the keys of one tile"
         assert min(row.block_m, row.block_n, width) >= 16 and row.why
+        assert row.dense_m % SOLVE_ROWS == 0
 
 
-@lemma("first_order_correction")
+@lemma("pair_exact")
 @pytest.mark.parametrize("alpha, n, depth", [(2.0, 1000, 0.5), (2.0, 3000, 0.3), (1.5, 20_000, 0.5)])
-def test_a_crowd_just_above_tau_converges_to_what_float32_can_hold(alpha, n, depth):
-    """One key leads by ``depth``, n keys share the rest: a unit in the last place of tau moves the mass by 1e-5."""
+def test_a_crowd_just_above_tau_converges_further_than_a_single_float32_can(alpha, n, depth):
+    """One key leads by ``depth``, n keys share the rest: a unit in the last place of tau is worth 1e-5 of mass."""
     key = torch.zeros(1, 1, n + 1, 16, device=DEVICE)
     key[..., 1:, 0] = -depth / (alpha - 1.0)
     query = torch.zeros(1, 1, 3, 16, device=DEVICE)
@@ -249,11 +259,8 @@ def test_a_crowd_just_above_tau_converges_to_what_float32_can_hold(alpha, n, dep
         *(tensor.double().cpu().numpy() for tensor in (query, key, value)), alpha=alpha, scale=1.0
     )
     assert aux.passes.max() <= 3
-    z = np.append(0.0, np.full(n, -depth))
-    _, slope, _ = stages.sums(z[None], np.array([aux.tau[0, 0, 0].item()]), alpha)
-    power, ulp = 1.0 / (alpha - 1.0), 2.0**-23 * depth
-    assert ((aux.mass - 1.0).abs() <= 1e-5 + power * slope.item() * ulp).all()
-    # the output does not pay for it, since its weights are corrected to sum to 1: it errs as a plain sum over the keys
+    assert ((aux.mass - 1.0).abs() <= TOLERANCE[torch.float32]).all()
+    assert (aux.residual <= TOLERANCE[torch.float32]).all()
     plain = naive_attention(query, key, value, query, alpha=alpha, is_causal=False, scale=1.0).out.numpy()
     budget = 2.0 * np.linalg.norm(plain - exact) + 2.0**-24 * np.linalg.norm(exact)
     assert np.linalg.norm(out.double().cpu().numpy() - exact) <= budget

@@ -9,40 +9,42 @@ from adasplash2 import cli, problem
 from adasplash2.bench import command, stages, tune
 from adasplash2.bench.tune import Trial
 from adasplash2.bench.tune_command import parse_vary
-from adasplash2.problem import Launch
+from adasplash2.problem import Launch, Program
 from adasplash2.usage import UsageError
 from adasplash2.workloads import workload
 
 CURRENT = next(iter(problem.LAUNCH.values()))
-NAME = tune.fields()[0]  # of a number that can be varied
+NAME = "solve.warps"  # of a number that can be varied
 
 
 def with_value(value, row=CURRENT):
-    return dataclasses.replace(row, **{NAME: value})
+    return tune.with_value(row, NAME, value)
 
 
 def test_candidates_are_the_current_row_and_every_other():
-    value = getattr(CURRENT, NAME)
+    value = tune.value_of(CURRENT, NAME)
     assert tune.candidates(CURRENT, {NAME: (value, value * 2)}) == [CURRENT, with_value(value * 2)]
     assert tune.candidates(CURRENT, {}) == [CURRENT]
+    # more registers than a multiprocessor has: left out
+    assert tune.candidates(CURRENT, {NAME: (64,)}) == [CURRENT]
     assert set(tune.CANDIDATES) <= set(tune.fields())
     assert len(tune.candidates(CURRENT, tune.CANDIDATES)) <= 32
 
 
 def test_the_proposal_is_a_row_of_the_table_with_its_reason():
     found = [
-        Trial(CURRENT, (("row_max", 2.0), ("output", 3.0))),
-        Trial(with_value(8), (("row_max", 1.0), ("output", 3.5))),
+        Trial(CURRENT, (("dense", 2.0), ("output", 3.0))),
+        Trial(with_value(8), (("dense", 1.0), ("output", 3.5))),
         Trial(with_value(4), failure="OutOfResources: shared memory"),
     ]
     line = tune.proposal(found, ("cuda", 2, 64), "2026-11-24, a card", "topic16")
-    ((key, row),) = eval("{" + line + "}", {"Launch": Launch}).items()
+    ((key, row),) = eval("{" + line + "}", {"Launch": Launch, "Program": Program}).items()
     assert key == ("cuda", 2, 64) and dataclasses.replace(row, why=CURRENT.why) == with_value(8)
     assert row.why.startswith("2026-11-24, a card: topic16: 4.50 ms for all stages; next, 5.00 with")
     assert "; before, 5.00 with" in row.why
     table = tune.trial_table(found)
     assert [line[-1] for line in table.rows] == ["4.50", "5.00", "-"] and table.rows[2][1] == "failed"
-    assert tune.stage_bests(found)[0].startswith("row_max: 1.00 ms") and len(tune.stage_bests(found)) == 2
+    assert tune.stage_bests(found)[0].startswith("dense: 1.00 ms") and len(tune.stage_bests(found)) == 2
 
 
 def test_nothing_is_proposed_where_nothing_ran():
@@ -70,7 +72,7 @@ def test_trials_run_the_stages_under_another_row(monkeypatch):
 
 def test_an_interrupt_shows_what_was_timed_and_exits_130(monkeypatch, capsys):
     def one(loads, alpha, rows, device):
-        yield Trial(rows[0], (("row_max", 1.0),))
+        yield Trial(rows[0], (("dense", 1.0),))
         raise KeyboardInterrupt
 
     monkeypatch.setattr(command, "gpu", lambda: "cpu")

@@ -8,26 +8,30 @@ import triton.language as tl
 from lemmas import lemma
 from staged import DEVICE, U
 
-from adasplash2.kernels.tile import add_compensated, any_of, clear_lowest_bit, inner_products, lowest_bit
+from adasplash2.kernels.tile import add_compensated, add_exactly, any_of, inner_products
 
 
 @triton.jit
-def bits_kernel(words_ptr, found_ptr, n_words):
-    position = 0
-    for index in range(n_words):
-        word = tl.load(words_ptr + index)
-        while word != 0:
-            tl.store(found_ptr + position, index * 32 + lowest_bit(word))
-            word = clear_lowest_bit(word)
-            position += 1
+def pair_kernel(a_ptr, b_ptr, total_ptr, error_ptr, ROWS: tl.constexpr):
+    rows = tl.arange(0, ROWS)
+    total, error = add_exactly(tl.load(a_ptr + rows), tl.load(b_ptr + rows))
+    tl.store(total_ptr + rows, total)
+    tl.store(error_ptr + rows, error)
 
 
-def test_set_bits_are_visited_once_and_in_order():
-    words = np.array([0, 1, -1, -(2**31), 2**30 + 5, 0, 0x55555555], dtype=np.int32)
-    expected = [32 * i + bit for i, word in enumerate(words.view(np.uint32)) for bit in range(32) if word >> bit & 1]
-    found = torch.full((len(expected) + 2,), -1, dtype=torch.int32, device=DEVICE)
-    bits_kernel[(1,)](torch.tensor(words, device=DEVICE), found, len(words))
-    assert found.tolist() == [*expected, -1, -1]
+@lemma("pair_exact")
+def test_a_sum_and_its_rounding_error_are_exact():
+    rng = np.random.default_rng(0)
+    a, b = (rng.normal(size=1024) * 2.0 ** rng.integers(-30, 30, 1024) for _ in range(2))
+    a, b = a.astype(np.float32), b.astype(np.float32)
+    a[0], b[0] = 1e4, -0.3
+    total, error = torch.zeros(1024, device=DEVICE), torch.zeros(1024, device=DEVICE)
+    pair_kernel[(1,)](torch.tensor(a, device=DEVICE), torch.tensor(b, device=DEVICE), total, error, 1024)
+    np.testing.assert_array_equal(total.cpu().numpy(), a + b)
+    # Two float32 numbers this near have a sum that float64 holds, but for a few; longdouble holds all.
+    exact = a.astype(np.longdouble) + b.astype(np.longdouble)
+    np.testing.assert_array_equal(total.cpu().numpy().astype(np.longdouble) + error.cpu().numpy(), exact)
+    assert np.count_nonzero(error.cpu().numpy()) > 500
 
 
 @triton.jit

@@ -5,7 +5,7 @@ import pytest
 import torch
 from staged import DEVICE
 
-from adasplash2.kernels.block_mask import block_mask_transpose_kernel
+from adasplash2.kernels.block_mask_transpose import block_mask_transpose_kernel
 from adasplash2.problem import ceil_div
 from adasplash2.state import unpack_mask
 

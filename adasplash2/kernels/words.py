@@ -1,0 +1,47 @@
+"""Which single keys does a row need?  Entries of up to 32 neighbouring keys, which a row appends and takes apart again.
+
+An entry is an int64: a word, one bit a key, in the upper half, and in the lower half the number of its group of keys.
+A row has ``capacity`` places for entries; a row that needs more is left to the stages that work on tiles.
+"""
+
+import triton
+import triton.language as tl
+
+
+@triton.jit
+def tile_place(tile, n_blocks):
+    """Return (batch * heads + head, block of queries) of a tile; the last block of a head comes first."""
+    return tile // n_blocks, n_blocks - 1 - tile % n_blocks
+
+
+@triton.jit
+def append_words(entries_ptr, places, count, live, first_group, capacity, TILE_N: tl.constexpr, KEYS: tl.constexpr):
+    """Append the nonzero words of a boolean tile [rows, TILE_N] to the entries of its rows; returns their new counts.
+
+    ``places`` is the first place of each row, int64.  Nothing is exchanged between the warps of a tile.
+    """
+    columns = tl.arange(0, TILE_N)
+    hot = tl.where(live, (1 << (columns % KEYS))[None, :], 0)
+    for part in tl.static_range(TILE_N // KEYS):
+        # Disjoint bits: their sum is their union.
+        word = tl.sum(tl.where((columns // KEYS == part)[None, :], hot, 0), axis=1)
+        wanted = word != 0
+        entry = (word.to(tl.int64) << 32) | (first_group + part)
+        tl.store(entries_ptr + places + count, entry, mask=wanted & (count < capacity))
+        count += wanted.to(tl.int32)
+    return count
+
+
+@triton.jit
+def next_key(word, group, taken, count, entries_ptr, places, KEYS: tl.constexpr):
+    """Take the next key of each row: returns it, whether there is one, and word, group and entries taken so far."""
+    need = (word == 0) & (taken < count)
+    entry = tl.load(entries_ptr + places + taken, mask=need, other=0)
+    word = tl.where(need, (entry >> 32).to(tl.int32), word)
+    group = tl.where(need, (entry & 0x7FFFFFFF).to(tl.int32), group)
+    taken += need.to(tl.int32)
+    live = word != 0
+    lowest = (word & (-word)).to(tl.uint32, bitcast=True)
+    # A power of two converts to float32 exactly; its exponent is the index of the bit.
+    bit = (lowest.to(tl.float32).to(tl.int32, bitcast=True) >> 23) - 127
+    return group * KEYS + tl.where(live, bit, 0), live, word & (word - 1), group, taken
