@@ -171,9 +171,13 @@ LAUNCH = {
     ("cuda", 2, 32): _square(64, Program(4, 3), Program(1, 1), _UNTIMED, dense=_DENSE),
     ("cuda", 2, 64): _square(64, Program(4, 2), Program(1, 1), _UNTIMED, dense=_DENSE),
     ("sm_90", 2, 64): _TIMED_64,
-    ("cuda", 2, 128): _square(64, Program(8, 2), Program(4, 1), _UNTIMED, dense=(128, 64, Program(8, 3))),
+    ("cuda", 2, 128): dataclasses.replace(
+        _square(64, Program(8, 2), Program(4, 1), _UNTIMED, dense=(128, 64, Program(8, 3))), backward_dq=Program(8, 3)
+    ),
     ("sm_90", 2, 128): _TIMED_128,
-    ("cuda", 2, 256): _square(32, Program(8, 1), Program(4, 1), _UNTIMED, dense=(64, 64, Program(8, 2))),
+    ("cuda", 2, 256): dataclasses.replace(
+        _square(32, Program(8, 1), Program(4, 1), _UNTIMED, dense=(64, 64, Program(8, 2))), backward_dq=Program(8, 2)
+    ),
     ("cuda", 4, 16): _square(32, Program(4, 1), Program(1, 1), _UNTIMED),
     ("cuda", 4, 32): _square(32, Program(8, 1), Program(1, 1), _UNTIMED),
     ("cuda", 4, 64): _square(32, Program(8, 1), Program(2, 1), _UNTIMED),

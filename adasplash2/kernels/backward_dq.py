@@ -20,6 +20,9 @@ from .tile import (
     whole_tile,
 )
 
+# Kept tiles up to which a block of queries takes two passes.
+TILES_OF_FEW_KEYS = tl.constexpr(8)
+
 
 @triton.jit
 def backward_dq_kernel(
@@ -50,6 +53,19 @@ def backward_dq_kernel(
     grad = operand_rows(d_out, batch, head, query_start, healthy, BLOCK_M, BLOCK_D, HEAD_DIM)
     mean = operand_rows(out, batch, head, query_start, healthy, BLOCK_M, BLOCK_D, HEAD_DIM)
     shared = tl.sum(grad.to(tl.float32) * mean.to(tl.float32), axis=1)
+    # Rows of few keys show every rounding of a weight.  Where few tiles hold them, delta is found first: counted from
+    # it the weights are those of the gradient itself, and next to nothing is left to subtract.
+    moment, slope = tl.zeros([BLOCK_M], tl.float32), tl.zeros([BLOCK_M], tl.float32)
+    for index in range(tl.where(length <= TILES_OF_FEW_KEYS, length, 0)):
+        key_start = listed(list_ptr, index, first) * BLOCK_N
+        k = operand_tile(key, batch, head // group, key_start, n_keys, BLOCK_N, BLOCK_D, HEAD_DIM)
+        v = operand_tile(value, batch, head // group, key_start, n_keys, BLOCK_N, BLOCK_D, HEAD_DIM)
+        visible = visible_tile(query_start, key_start, n_queries, n_keys, IS_CAUSAL, BLOCK_M, BLOCK_N)
+        gap = tl.where(visible, positive(above(inner_products(q, k), z_scale, base, rest)), 0.0)
+        sensitivity = gap_sensitivity(gap, POWER)
+        slope += tl.sum(sensitivity, axis=1)
+        moment += tl.sum(sensitivity * (inner_products(grad, v) - shared[:, None]), axis=1)
+    shared += moment / tl.where(slope == 0.0, 1.0, slope)
 
     lifted = tl.zeros([BLOCK_M, BLOCK_D], tl.float32)
     plain = tl.zeros([BLOCK_M, BLOCK_D], tl.float32)

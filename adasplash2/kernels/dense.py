@@ -145,8 +145,9 @@ def dense_kernel(
         key_start = (n_common - 1 - step) * BLOCK_N
         k = whole_tile(key, batch, head // group, key_start, BLOCK_N, BLOCK_D, HEAD_DIM)
         tile_max = row_maximum(inner_products(q, k)) * z_scale
-        # The difference, not "tile_max > top - 1": near 2 ** 24 that rounds to the maximum itself.
-        live = any_of(exists & (tile_max - top > -1.0))
+        # The difference, not "tile_max > top - 1": near 2 ** 24 that rounds to the maximum itself.  NaN fails the
+        # comparison, and so is live: it must reach the maximum of its row.
+        live = any_of(exists & ((tile_max - top <= -1.0) == 0))
         if live > 0:
             if length < COUNTED_TILES:
                 even, odd, top = count_maximum(even, odd, top, tile_max)

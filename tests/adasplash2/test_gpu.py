@@ -105,3 +105,15 @@ def test_same_bits_at_full_occupancy():
         results.append((out.detach(), *torch.autograd.grad(out, leaves, d_out)))
     for other in results[1:]:
         assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("name", ["nan", "inf"])
+def test_poison_reaches_its_rows_and_no_other(name, dtype):
+    """The interpreter takes NaN for infinity in the maximum of a tile; compiled code compares it."""
+    load = workload(name, batch=1, heads=2, n_queries=1000, head_dim=64, dtype=dtype, device="cuda")
+    out, aux = entmax_attention(load.query, load.key, load.value, is_causal=load.is_causal, return_aux=True)
+    assert torch.equal(out.isnan().all(-1).cpu(), load.nan_rows) and torch.equal(
+        out.isnan().any(-1).cpu(), load.nan_rows
+    )
+    assert torch.equal(aux.tau.isnan().cpu(), load.nan_rows)
