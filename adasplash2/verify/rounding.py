@@ -17,8 +17,8 @@ rounded again), w that of float32, p the power, s the sensitivity, b = g - delta
 - A probability moves by ``p * s * (error of the gap)``, and by its square where the gap is no larger than its error; it
   is rounded to the dtype before the products.  In the output the share of tau turns v into v - centre.
 - A score gradient moves with s (alpha 1.5), with the float32 product g, with delta, and is rounded to the dtype.  What
-  moves s moves delta as well, which turns k into k - (mean of k under s).  Delta is a mean under the weights s, and a
-  kernel may take them as it takes all weights of a product, rounded to the dtype; the naive evaluation does not.
+  moves s moves delta as well, which turns k into k - (mean of k under s).  Delta is taken in
+  float32: from weights rounded to the dtype it would be off by much where b is small, and whole rows of d_key with it.
 - Keys below tau by less than float32 can tell may come out as supported.  The largest of N normal errors is about
   ``sqrt(2 * log(N))`` of their standard deviation; so far does the model look, with N the number of scores.
 - Equal scores round equally: the errors of their weights do not average out, but scale the row.  Hence u times the row.
@@ -245,8 +245,6 @@ def _add(
         + _summed(count, delta_squares, delta_terms)
     )
     moves = power == 2  # the sensitivity of alpha 2 is 0 or 1, which every dtype holds, and no error of a gap moves it
-    if moves:
-        delta_error += ((((unit * sensitivity) ** 2 + tiny**2 * active) * b**2).sum(-1, keepdim=True)) / total**2
     of_scores = sensitivity**2 * g_error + d_scores**2 * (unit**2 + U**2) + tiny**2 * active
     if moves:
         of_scores += (U**2 * gap**2 * inside + reached**2) * b**2

@@ -18,7 +18,7 @@ from adasplash2.verify.cases import DTYPES, Case
 from adasplash2.verify.judge import compare_rows, judge, naive_share, relative_error, row_bounds, row_norms
 from adasplash2.verify.machine import Machine
 from adasplash2.verify.measure import measure
-from adasplash2.verify.naive import naive_attention
+from adasplash2.verify.naive import naive_attention, row_gaps
 from adasplash2.verify.rounding import NAMES, Expected
 from adasplash2.verify.truth import as_floats, live_blocks, truth_of
 from entmax_ref import bounds
@@ -126,12 +126,12 @@ def least_share(case, name, fault):
 
     d_query of `equal` is 0, since all keys are: there a dropped key is noticed, and no row can be zeroed or scaled. The
     scores of `offset` carry float32 errors of 1e-3, which 2 percent of a row may hide behind. In bf16 the terms of
-    d_query cancel against roundings of 2**-9: in the captured layer a third of the rows hides 2 percent.
+    d_query cancel against roundings of 2**-9: in the captured layer two fifths of the rows hide 2 percent.
     """
     if (case.name, name) == ("equal", "d_query") and fault != "one term dropped":
         return 0.0
     if fault == "scaled by 1.02":
-        return 0.0 if case.name == "offset" else 0.65 if case.dtype == "bf16" else 0.9
+        return 0.0 if case.name == "offset" else 0.6 if case.dtype == "bf16" else 0.9
     return 0.9
 
 
@@ -270,6 +270,21 @@ def test_bounds_that_a_wrong_naive_evaluation_sets_mean_nothing_and_say_so():
     naive.d_key[0, 0, 3, 0] = np.nan
     found = judge(evidence.load, evidence.truth, evidence.answer, naive, evidence.live, is_kernel=False)
     assert len(found.failures) == 1 and found.failures[0].startswith("d_key has no bounds")
+
+
+@pytest.mark.parametrize("is_rounded", [False, True])
+def test_delta_from_rounded_weights_fails(is_rounded):
+    """A key that one query attends to, with a value near the centre: d_key is off by a percent and more."""
+    evidence = gather(Case("topic16", "fp16", 1, 1, 320, 320, 64, True))
+    load, dtype = evidence.load, evidence.load.query.dtype
+    query, key, value, grad = (x.float() for x in (load.query, load.key, load.value, evidence.truth.d_out))
+    z = query @ key.mT * 0.5 / 8.0
+    gap = row_gaps(z.masked_fill(torch.ones_like(z).triu(1) > 0, -torch.inf), 1.5)
+    weights = gap.to(dtype).float() if is_rounded else gap
+    delta = (weights @ value / weights.sum(-1, keepdim=True) * grad).sum(-1, keepdim=True)
+    d_scores = (gap * (grad @ value.mT - delta)).to(dtype).float()
+    d_key = as_floats((d_scores.mT @ query / 8.0).to(dtype))
+    assert evidence.judged(d_key=d_key).comparisons["d_key"].passed is not is_rounded
 
 
 @pytest.mark.parametrize("row", [0, 5])
