@@ -152,8 +152,10 @@ def test_gradients_against_high_precision(alpha, scores, data):
     out, *_ = reference_attention(query, key, value, alpha=alpha, is_causal=False, scale=1.0)
     d_key, d_value = torch.autograd.grad(out, (key, value), torch.from_numpy(vector)[None, None, None])
     wanted = exact.vjp(scores, vector, alpha)
+    # The high precision ends too: a row of one key has the gradient 0, and it finds the rounding of its own mean.
+    own = (n + 8) * 2.0**-exact.CONTEXT.prec * np.abs(vector).max()
     for found, truth, limit in zip(d_key[0, 0, :, 0].tolist(), wanted, allowed.product(vector), strict=True):
-        assert exact.difference(found, truth) <= limit
+        assert exact.difference(found, truth) <= limit + own
     wanted = entmax_ref.entmax(scores, alpha)[:, None] * vector
     assert (np.abs(d_value[0, 0].numpy() - wanted) <= 2 * bounds.entmax(scores, alpha)[:, None] * np.abs(vector)).all()
 
