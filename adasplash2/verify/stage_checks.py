@@ -79,7 +79,9 @@ def run_stages(load: Workload, d_out: torch.Tensor, alpha: float, **fields: int)
             if call.stage == "dense":
                 forward["lo"] = as_floats(state.lo)
         after = empty_backward(problem, q, k, v)
-        left = (state.out, state.base, state.rest, state.block_mask)
+        # As the backward of a call gets it: rounded to the dtype, also where the interpreter raised that.
+        out = launch.as_operand_dtype(state.out.to(query.dtype))
+        left = (out, state.base, state.rest, state.block_mask)
         for call in launch.backward_calls(problem, d_o, q, k, v, *left, after):
             call.run()
     heads, launch_row = (problem.batch, problem.heads), problem.launch
