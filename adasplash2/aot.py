@@ -158,8 +158,10 @@ def meta_calls(
 
 def _different(calls: list[launch.Call]) -> list[launch.Call]:
     """Return the calls without those that start a kernel again with the same constants, on other data."""
-    found = {(call.stage, tuple(call.constants.items())): call for call in reversed(calls)}
-    return [call for call in calls if any(call is one for one in found.values())]
+    found: dict[Any, launch.Call] = {}
+    for call in calls:
+        found.setdefault((call.stage, *call.constants.items()), call)
+    return list(found.values())
 
 
 def usages(targets: list[str], dtypes: list[torch.dtype], head_dims: list[int], alphas: list[float]) -> Iterator[Usage]:

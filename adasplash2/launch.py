@@ -41,6 +41,8 @@ from .state import BackwardState, ForwardState, Lists, empty_backward, empty_for
 INTERPRETED = isinstance(dense_kernel, InterpretedFunction)
 # Key of the launch table for the kernels that this process starts.
 BACKEND = "interpreter" if INTERPRETED else "hip" if torch.version.hip else "cuda"
+# Queries or keys of a tile, at most.
+MOST_TILE_ROWS = 128
 # Stages that only turn bits over.
 _SMALL = Program(1, 1)
 
@@ -86,7 +88,7 @@ def forward_calls(
     power = {"POWER": POWERS[problem.alpha]}
     scored = {"query": operand(query), "key": operand(key)} | shape
     pair = {"base_ptr": state.base, "rest_ptr": state.rest}
-    bracket = {"lo_ptr": state.lo, "hi_ptr": state.hi, "tau_ptr": state.first_tau}
+    bracket = {"lo_ptr": state.tile_lo, "hi_ptr": state.hi, "tau_ptr": state.first_tau}
     paths = {"paths_ptr": state.candidates.numbers}
     dense_tile = tile | {"BLOCK_M": launch.dense_m, "BLOCK_N": launch.dense_n}
     heads = problem.batch * problem.heads
@@ -99,9 +101,9 @@ def forward_calls(
             launch.dense,
             backend,
             scored | {"row_max_ptr": state.row_max, "lo_ptr": state.lo} | _lists(state.candidates),
-            dense_tile | power,
+            dense_tile | power | {"BY_KEYS": problem.by_keys},
         ),
-        *_calls_by_keys(problem, scored, value, state),
+        *(_calls_by_keys(problem, scored, value, state) if problem.by_keys else ()),
         Call(
             "histogram",
             histogram_kernel,
@@ -224,10 +226,7 @@ def backward_calls(
             heads * problem.n_query_blocks,
             launch.backward_dq,
             backend,
-            scored
-            | shape
-            | _lists(state.kept)
-            | {"rest_ptr": rest, "out": operand(out), "d_query": operand(state.d_query)},
+            scored | shape | _lists(state.kept) | {"out": operand(out), "d_query": operand(state.d_query)},
             constants,
         ),
         Call(
@@ -267,10 +266,10 @@ def forward(
 ) -> ForwardState:
     """Run the forward stages; out has the dtype of query."""
     problem = Problem.of(query, key, alpha=alpha, scale=abs(scale), is_causal=is_causal, backend=BACKEND)
-    raised = signed(as_operand_dtype(query), scale)
+    raised = signed(as_operand(query), scale)
     state = empty_forward(problem, raised)
     with device_of(query):
-        for call in forward_calls(problem, raised, as_operand_dtype(key), as_operand_dtype(value), state):
+        for call in forward_calls(problem, raised, as_operand(key), as_operand(value), state):
             call.run()
     return dataclasses.replace(state, out=state.out.to(query.dtype))
 
@@ -291,14 +290,12 @@ def backward(
 ) -> BackwardState:
     """Run the backward stages on what `forward` left; gradients have the dtype of their operand."""
     problem = Problem.of(query, key, alpha=alpha, scale=abs(scale), is_causal=is_causal, backend=BACKEND)
-    raised_query = signed(as_operand_dtype(query), scale)
-    raised_key, raised_value = as_operand_dtype(key), as_operand_dtype(value)
+    raised_query = signed(as_operand(query), scale)
+    raised_key, raised_value = as_operand(key), as_operand(value)
     state = empty_backward(problem, raised_query, raised_key, raised_value)
-    left = (as_operand_dtype(out), base, rest, block_mask)
+    left = (as_operand(out), base, rest, block_mask)
     with device_of(query):
-        for call in backward_calls(
-            problem, as_operand_dtype(d_out), raised_query, raised_key, raised_value, *left, state
-        ):
+        for call in backward_calls(problem, as_operand(d_out), raised_query, raised_key, raised_value, *left, state):
             call.run()
     return dataclasses.replace(
         state,
@@ -357,14 +354,23 @@ def _block_lists(problem: Problem, mask: torch.Tensor, lists: Lists, *, by_keys:
     )
 
 
-def as_operand_dtype(tensor: torch.Tensor) -> torch.Tensor:
-    """Raise bfloat16 to float32 under the interpreter, whose bfloat16 arithmetic is silently wrong."""
+def as_operand(tensor: torch.Tensor) -> torch.Tensor:
+    """Return a tensor that the kernels can read.
+
+    Offsets within a tile are 32 bit: only a layout in which neighbours lie millions of numbers apart has to be copied.
+    The interpreter gets float32 for bfloat16, whose arithmetic it does silently wrong.
+    """
+    _, _, stride_row, stride_dim = tensor.stride()
+    spans_far = MOST_TILE_ROWS * stride_row + block_d(tensor.shape[-1]) * stride_dim >= 2**31
+    tensor = tensor.contiguous() if spans_far else tensor
     return tensor.float() if INTERPRETED and tensor.dtype == torch.bfloat16 else tensor
 
 
 def signed(tensor: torch.Tensor, scale: float) -> torch.Tensor:
-    """Return queries, or their gradient, with the sign of the scale: the kernels take the largest product for the
-    largest score."""
+    """Return queries, or their gradient, with the sign of the scale.
+
+    The kernels take the largest product for the largest score.
+    """
     return -tensor if scale < 0.0 else tensor
 
 

@@ -325,6 +325,11 @@ class Problem:
         return self.batch * self.heads, self.n_key_blocks, min(self.n_query_blocks, self.capacity)
 
     @property
+    def by_keys(self) -> bool:
+        """Whether rows have room for single keys at all."""
+        return self.row_entries > 0
+
+    @property
     def n_tiles(self) -> int:
         """Blocks of ``dense_m`` queries, over all heads."""
         return self.candidate_shape[0] * self.candidate_shape[1]

@@ -23,7 +23,7 @@ class ForwardState:
 
     Rows are (batch, heads, n_queries), float32 but for passes, int32; masks are int32 words (`Problem.mask_shape`).
     ``entries`` and ``counts`` are scratch, of some blocks of queries at a time.
-    ``lo`` is absolute where the dense pass leaves it, then counted from row_max, as ``hi`` and ``first_tau`` are. The
+    ``lo`` is absolute; ``tile_lo``, ``hi`` and ``first_tau``, of blocks that go by tiles, are counted from row_max. The
     final threshold is ``base + rest`` (kernels/tile.py says why).
     """
 
@@ -32,6 +32,7 @@ class ForwardState:
     entries: torch.Tensor
     counts: torch.Tensor
     lo: torch.Tensor
+    tile_lo: torch.Tensor
     hi: torch.Tensor
     first_tau: torch.Tensor
     block_mask: torch.Tensor
@@ -71,6 +72,7 @@ def empty_forward(problem: Problem, query: torch.Tensor) -> ForwardState:
         entries=torch.empty((*scratch, problem.row_entries), dtype=torch.int64, device=device),
         counts=torch.empty(scratch, dtype=torch.int32, device=device),
         lo=row(),
+        tile_lo=row(),
         hi=row(),
         first_tau=row(),
         block_mask=torch.zeros(problem.mask_shape, dtype=torch.int32, device=device),

@@ -90,9 +90,10 @@ def copied(state):
     return type(state)(**copies)
 
 
-def staged(z, alpha=1.5, *, is_causal=False, seed=0, tile=TILE, dense=TILE, **problem_fields):
+def staged(z, alpha=1.5, *, is_causal=False, seed=0, tile=TILE, dense=TILE, equal=None, **problem_fields):
     """Run the forward stages on scores ``z``, (n_queries, n_keys), which must be float32 numbers.
 
+    ``equal`` is a number that all values are; without it they are drawn.
     Other keywords replace fields of the problem: how much its lists hold.
     """
     n_queries, n_keys = z.shape
@@ -101,6 +102,8 @@ def staged(z, alpha=1.5, *, is_causal=False, seed=0, tile=TILE, dense=TILE, **pr
     query = torch.tensor(z, dtype=torch.float32).reshape(1, 1, n_queries, head_dim)
     key = torch.eye(n_keys, head_dim).reshape(1, 1, n_keys, head_dim)
     value = torch.randn(1, 1, n_keys, head_dim, generator=generator)
+    if equal is not None:
+        value.fill_(equal)
     query, key, value = (tensor.to(DEVICE) for tensor in (query, key, value))
     problem = dataclasses.replace(
         Problem.of(query, key, alpha=alpha, scale=1.0 / (alpha - 1.0), is_causal=is_causal, backend=launch.BACKEND),

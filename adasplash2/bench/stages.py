@@ -37,7 +37,7 @@ def _arch() -> str:
 
 
 def _operands(load: Workload) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    return tuple(launch.as_operand_dtype(part) for part in (load.query, load.key, load.value))  # type: ignore[return-value]
+    return tuple(launch.as_operand(part) for part in (load.query, load.key, load.value))  # type: ignore[return-value]
 
 
 def forward_stages(
@@ -62,7 +62,7 @@ def backward_stages(
     for call in calls:
         call.run()
     rows = (left.out, left.base, left.rest, left.block_mask)
-    d_out = launch.as_operand_dtype(d_out)
+    d_out = launch.as_operand(d_out)
 
     def prepare() -> list[launch.Call]:
         return launch.backward_calls(problem, d_out, *operands, *rows, empty_backward(problem, *operands))

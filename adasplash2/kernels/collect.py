@@ -10,10 +10,11 @@ from .tile import (
     operand_tile,
     row_offsets,
     sum_of,
+    tile_place,
     visible_tile,
     whole_tile,
 )
-from .words import append_words, tile_place
+from .words import append_words
 
 
 @triton.jit

@@ -107,14 +107,14 @@ def counted_bound(even, odd, top, POWER: tl.constexpr):
 def dense_kernel(
     query, key, row_max_ptr, lo_ptr, lists_ptr, numbers_ptr,
     z_scale, heads, group, n_queries, n_keys, capacity,
-    IS_CAUSAL: tl.constexpr, POWER: tl.constexpr,
+    IS_CAUSAL: tl.constexpr, POWER: tl.constexpr, BY_KEYS: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, HEAD_DIM: tl.constexpr,
 ):  # fmt: skip
     """Grid (query blocks * batch * heads,).
 
     Reads query and key; ``z_scale`` is not negative.  Writes row_max and lo, a lower bound of tau, float32 (batch *
     heads, n_queries), and the candidates of each block of BLOCK_M queries: a list of blocks of BLOCK_N keys, at the
-    end of ``capacity`` places, and its numbers.
+    end of ``capacity`` places, and its numbers, its path among them: by tiles unless BY_KEYS.
     Invariants: lo <= tau; a block that is not listed has every ``z - row_max <= -1``, as float32 computes it.
     Lemmas: candidate_superset, threshold_bracket, threshold_subset
     """
@@ -163,9 +163,12 @@ def dense_kernel(
     everything = (length > capacity) | (poisoned > 0)
     length = tl.where(everything, n_visible, length)
     store_numbers(numbers_ptr, length - n_edge, length, tl.where(everything, 0, -1))
-    # Where nearly every tile reaches above the bound, most reach it with several keys.
-    crowded = any_of(exists & ordinary & (count > n_visible * CROWDED + CROWDED_TILES))
-    store_path(numbers_ptr, tl.where((crowded > 0) | everything, MANY, FEW))
+    path = MANY
+    if BY_KEYS:
+        # Where nearly every tile reaches above the bound, most reach it with several keys.
+        crowded = any_of(exists & ordinary & (count > n_visible * CROWDED + CROWDED_TILES))
+        path = tl.where((crowded > 0) | everything, MANY, FEW)
+    store_path(numbers_ptr, path)
     row_max = tl.where(top == top, top, float("inf"))
     special = tl.where(row_max == float("-inf"), float("inf"), float("nan"))
     tl.store(row_max_ptr + offsets, row_max, mask=exists)

@@ -20,8 +20,9 @@ from .tile import (
     positive,
     row_offsets,
     store_operand_tile,
+    tile_place,
 )
-from .words import next_key, tile_place
+from .words import next_key
 
 # Live keys that are looked at, in multiples of those that are kept.
 MOST = tl.constexpr(2)

@@ -27,10 +27,19 @@ def program_place(n_rows, heads, ROWS: tl.constexpr):
 
 
 @triton.jit
+def tile_place(tile, n_blocks):
+    """Return (batch * heads + head, block of queries) of a tile.
+
+    The last block of a head comes first: where attention is causal, that one takes longest.
+    """
+    return tile // n_blocks, n_blocks - 1 - tile % n_blocks
+
+
+@triton.jit
 def query_place(n_queries, heads, ROWS: tl.constexpr):
-    """Return `program_place`, the last block of a head first: where attention is causal, that one takes longest."""
-    turned, batch, head, batch_head = program_place(n_queries, heads, ROWS)
-    return tl.cdiv(n_queries, ROWS) - 1 - turned, batch, head, batch_head
+    """Return `program_place` in the order of `tile_place`."""
+    batch_head, query_block = tile_place(tl.program_id(0), tl.cdiv(n_queries, ROWS))
+    return query_block, batch_head // heads, batch_head % heads, batch_head
 
 
 @triton.jit

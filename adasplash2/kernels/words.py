@@ -9,12 +9,6 @@ import triton.language as tl
 
 
 @triton.jit
-def tile_place(tile, n_blocks):
-    """Return (batch * heads + head, block of queries) of a tile; the last block of a head comes first."""
-    return tile // n_blocks, n_blocks - 1 - tile % n_blocks
-
-
-@triton.jit
 def append_words(entries_ptr, places, count, live, first_group, capacity, TILE_N: tl.constexpr, KEYS: tl.constexpr):
     """Append the nonzero words of a boolean tile [rows, TILE_N] to the entries of its rows; returns their new counts.
 

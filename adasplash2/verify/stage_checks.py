@@ -24,7 +24,7 @@ WIDEST_BIN = 0.25
 ROOT_MARGIN = 2.0**-16
 # Blocks of queries on this path or beyond go by tiles (kernels/lists.py, MANY).
 MANY = 2
-_FORWARD = ("row_max", "mass", "residual")
+_FORWARD = ("row_max", "lo", "tile_lo", "hi", "first_tau", "mass", "residual")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,24 +70,19 @@ def run_stages(load: Workload, d_out: torch.Tensor, alpha: float, **fields: int)
         backend=launch.BACKEND,
     )
     problem = dataclasses.replace(problem, **fields)  # type: ignore[arg-type]
-    q, k, v, d_o = (launch.as_operand_dtype(part) for part in (query, key, value, grad))
+    q, k, v, d_o = (launch.as_operand(part) for part in (query, key, value, grad))
     state = empty_forward(problem, q)
-    forward: dict[str, Any] = {}
     with launch.device_of(query):
         for call in launch.forward_calls(problem, q, k, v, state):
             call.run()
-            if call.stage == "dense":
-                forward["lo"] = as_floats(state.lo)
         after = empty_backward(problem, q, k, v)
         # As the backward of a call gets it: rounded to the dtype, also where the interpreter raised that.
-        out = launch.as_operand_dtype(state.out.to(query.dtype))
+        out = launch.as_operand(state.out.to(query.dtype))
         left = (out, state.base, state.rest, state.block_mask)
         for call in launch.backward_calls(problem, d_o, q, k, v, *left, after):
             call.run()
     heads, launch_row = (problem.batch, problem.heads), problem.launch
-    bracket = {"tile_lo": state.lo, "tile_hi": state.hi, "first_tau": state.first_tau}
-    forward |= {name: as_floats(getattr(state, name)) for name in _FORWARD}
-    forward |= {name: as_floats(tensor) for name, tensor in bracket.items()}
+    forward: dict[str, Any] = {name: as_floats(getattr(state, name)) for name in _FORWARD}
     forward |= {"out": as_floats(state.out.to(query.dtype)), "tau": as_floats(state.base) + as_floats(state.rest)}
     forward["passes"] = state.passes.long().cpu().numpy()
     bits = unpack_mask(state.block_mask, problem.n_key_blocks)
@@ -170,7 +165,7 @@ def check_rows(load: Workload, truth: Truth, run: StageRun, alpha: float) -> lis
     reference = np.where(np.isfinite(wrote["row_max"]), wrote["row_max"], 0.0)
     # A difference from row_max rounds once more, by at most the roundoff of a number up to 1.
     slack = (truth.row_error + 2.0 * ROUNDOFF)[tiled]
-    lo, hi, first = ((wrote[name] + reference)[tiled] for name in ("tile_lo", "tile_hi", "first_tau"))
+    lo, hi, first = ((wrote[name] + reference)[tiled] for name in ("tile_lo", "hi", "first_tau"))
     checks = [
         _bounded("dense", "row_max", np.abs(wrote["row_max"] - highest)[rows], truth.row_error[rows]),
         _bounded("dense", "lo <= tau", (wrote["lo"] - tau)[rows], below[rows]),

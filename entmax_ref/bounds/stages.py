@@ -327,7 +327,7 @@ def delta(centre: ArrayLike, d_out: ArrayLike, centre_error: ArrayLike = 0.0) ->
     Parameters
     ----------
     centre, d_out : array_like of real numbers, shape (..., n_queries, value_dim)
-        For the stage by itself, the centre that it read. For the whole, the exact centre.
+        The centre that delta is taken from, or the exact one.
     centre_error : array_like of real numbers, default 0
         Bound of the error of the centre: one for all, or of its shape.
 

@@ -28,7 +28,8 @@ def test_kernels_fit(target, dtype, alpha, tmp_path):
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stdout + done.stderr[-2000:]
     usages = json.loads(report.read_text())
-    assert len(usages) == 12 * len(head_dims)
+    # float32 has no stages by single keys
+    assert len(usages) == (9 if dtype == "fp32" else 12) * len(head_dims)
     assert all(usage["registers"] > 0 for usage in usages)
 
 

@@ -10,7 +10,7 @@ from lemmas import lemma
 from staged import DEVICE
 
 import entmax_ref
-from adasplash2 import entmax_attention
+from adasplash2 import entmax_attention, launch
 from adasplash2.problem import LAUNCH, SOLVE_ROWS, TOLERANCE, Launch
 from adasplash2.verify.naive import naive_attention
 from adasplash2.workloads import workload
@@ -283,3 +283,14 @@ def test_second_derivatives_name_the_reference_path():
     )
     with pytest.raises(RuntimeError, match="impl='reference'"):
         d_query.sum().backward()
+
+
+def test_a_layout_that_spreads_a_tile_too_far_is_copied():
+    """Offsets within a tile are 32 bit; only such a layout is copied."""
+    near = torch.empty(2, 3, 5, 64, device="meta")
+    assert launch.as_operand(near) is near
+    for strides in ((1, 1, 2**24, 1), (1, 1, 64, 2**25)):
+        far = torch.empty_strided((2, 3, 5, 64), strides, device="meta")
+        assert launch.as_operand(far).is_contiguous()
+    just = torch.empty_strided((2, 3, 5, 64), (1, 1, 2**24 - 1, 1), device="meta")
+    assert launch.as_operand(just) is just

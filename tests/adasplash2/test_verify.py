@@ -242,8 +242,8 @@ def test_a_wrong_stage_fails(evidence, stage_run, rule, name, change):
     ("rule", "name", "change"),
     [
         ("lo <= tau", "tile_lo", lambda x: x + 0.25),
-        ("tau <= hi", "tile_hi", lambda x: x - 0.25),
-        ("hi - lo", "tile_hi", lambda x: x + 1.0),
+        ("tau <= hi", "hi", lambda x: x - 0.25),
+        ("hi - lo", "hi", lambda x: x + 1.0),
         ("first tau outside the bracket", "first_tau", lambda x: x + 1.0),
         ("tau", "tau", lambda x: x + 1e-2),
     ],

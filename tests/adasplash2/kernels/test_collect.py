@@ -55,7 +55,7 @@ def test_a_row_without_room_leaves_its_block_to_the_tiles(entries):
     z[5, [1, 2 * TILE, 5 * TILE, 7 * TILE]] = -1e-3  # four words: the first holds two keys
     run = staged(z, row_entries=entries, shared_words=2**20)
     assert run.row("dense", "row_max").max() == 0.0
-    assert run.paths("collect")[0] == (FEW if entries >= 4 else MANY)
+    assert run.paths()[0] == (FEW if entries >= 4 else MANY)
 
 
 def test_blocks_of_many_entries_a_candidate_share_their_tiles():

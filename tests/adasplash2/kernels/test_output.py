@@ -45,10 +45,10 @@ def test_a_threshold_that_is_off_moves_the_output_by_what_the_mass_is_off(z, alp
 
 
 def test_equal_values_come_out_as_they_are():
-    """To one rounding of the dtype and of the weights: nothing of the row is left out."""
-    rng = np.random.default_rng(0)
-    z = rng.normal(size=(20, 70)).astype(np.float32)
+    """To the rounding of two sums of n weights and of their quotient, whatever the mass is."""
+    z = np.random.default_rng(0).normal(size=(20, 70)).astype(np.float32)
     for fields in PATHS.values():
-        run = staged(z, **fields)
-        mass = run.row("output", "mass")
-        assert (abs(mass - 1.0) <= run.problem.tolerance).all()
+        run = staged(z, equal=3.0, **fields)
+        assert (abs(run.row("output", "mass") - 1.0) <= run.problem.tolerance).all()
+        out = run.after["output"].out[0, 0].double().cpu().numpy()
+        assert (abs(out - 3.0) <= 3.0 * (2 * 70 + 2) * U).all()
