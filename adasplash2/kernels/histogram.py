@@ -146,8 +146,10 @@ def histogram_kernel(
     near = tl.where(bins == BINS - 1, 0.0, bin_edge(bins + 1))
     # The maximum is not rounded: it leaves its bin and enters histogram_root as it is.
     others = tl.maximum(counts - (bins == BINS - 1)[None, :].to(tl.int32), 0).to(tl.float32)
-    lo = tl.maximum(-histogram_root(others, far, BINS, POWER) * (ROOT_ERROR + 1.0), -1.0)
-    hi = -histogram_root(others, near, BINS, POWER) * (-ROOT_ERROR + 1.0)
+    # row_max is rounded, the scores are not: the largest of them may lie this much above or below it.
+    rounding = tl.abs(row_max) * 2.0**-24
+    lo = tl.maximum(-histogram_root(others, far, BINS, POWER) * (ROOT_ERROR + 1.0), -1.0) - rounding
+    hi = -histogram_root(others, near, BINS, POWER) * (-ROOT_ERROR + 1.0) + rounding
     tau = -histogram_root(others, 0.5 * (far + near), BINS, POWER)
     tau = tl.minimum(tl.maximum(tau, lo), hi)
 

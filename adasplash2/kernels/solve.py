@@ -30,7 +30,7 @@ MOST = tl.constexpr(2)
 
 @triton.jit
 def newton_root(shifted, tau, POWER: tl.constexpr):
-    """Return the threshold of rows [rows, keys] whose largest score is 0, to the last bit, from ``tau`` below it.
+    """Return the threshold of rows [rows, keys] to the last bit, from ``tau`` below it; the largest score is near 0.
 
     Newton on the norm of the gaps rises towards the root and never passes it, so it has arrived when it does not rise
     any more.  Lemma: newton_norm_left
@@ -122,7 +122,9 @@ def solve_kernel(
     zero = row_max * 0.0
     shifted = tl.where(held, above(tl.where(held, dots, 0.0), z_scale, row_max, zero), float("-inf"))
     lo = tl.load(lo_ptr + offsets, mask=exists, other=float("-inf"))
-    tau = newton_root(shifted, tl.minimum(tl.maximum(lo - row_max, -1.0), 0.0), POWER)
+    # row_max is rounded, the gaps are not: the largest score lies next to 0, not at it, and tau at most 1 below that.
+    highest = tl.where(seen, tl.max(shifted, axis=1), 0.0)
+    tau = newton_root(shifted, tl.minimum(tl.maximum(lo - row_max, highest - 1.0), highest), POWER)
     gap = tl.maximum(shifted - tau[:, None], 0.0)
     mass, slope = tl.sum(gap_probs(gap, POWER), axis=1), tl.sum(gap_sensitivity(gap, POWER), axis=1)
     # One step more than float32 can hold: the rest of the pair can.

@@ -6,7 +6,7 @@ import html
 import math
 from collections.abc import Sequence
 
-from .judge import MASS_BUDGET, Comparison, RowsComparison
+from .judge import Comparison, RowsComparison
 from .measure import Picture, Result
 
 # Colours that also differ for colour-blind readers (Okabe and Ito), and a ramp from light to dark.
@@ -60,8 +60,6 @@ def rows_chart(results: Sequence[Result]) -> str:
         parts.append(_text(x, height - _BOTTOM + 14, f"{100 * share:.0f}", "middle", _INK, 10))
     parts.append(_text(_LABEL + width / 2, height - 4, "share of the rows, %", "middle", _INK, 11))
     parts += _log_axis(mass_left, mass_width, -8, -4, height, "row mass", "largest |mass - 1|")
-    limit = _place(MASS_BUDGET, mass_left, mass_width, -8, -4)
-    parts.append(_line(limit, _TOP, limit, height - _BOTTOM, _INK, 2))
     for row, result in enumerate(results):
         top = _TOP + _ROW * row
         total, left = sum(result.passes.values()), float(_LABEL)
@@ -77,6 +75,8 @@ def rows_chart(results: Sequence[Result]) -> str:
                 left += size
         mass = result.comparisons.get("mass")
         if mass is not None:
+            limit = _place(mass.budget, mass_left, mass_width, -8, -4)
+            parts.append(_line(limit, top, limit, top + _ROW, _INK, 2))
             x = _place(mass.error, mass_left, mass_width, -8, -4)
             colour = DTYPE_COLOURS[result.case.dtype] if mass.passed else _BAD
             parts.append(

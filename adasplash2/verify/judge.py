@@ -16,8 +16,6 @@ from .naive import NaiveResult
 from .rounding import NAMES, TINIEST, Expected
 from .truth import Booleans, Floats, Truth
 
-# Refinement stops at a residual below this (problem.TOLERANCE), and takes one more step from there.
-MASS_BUDGET = 1e-5
 GRADIENTS = ("d_query", "d_key", "d_value")
 
 
@@ -313,7 +311,7 @@ def judge(
     names = ("out", *compared_gradients(load))
     found, exact = ({name: getattr(part, name) for name in names} for part in (answer, truth))
     comparisons |= judge_results(found, exact, naive, truth.expected, load.query.dtype, names=names, rows=~nan_rows)
-    comparisons["mass"] = Comparison(_worst(np.abs(answer.mass - 1.0)[ordinary]), MASS_BUDGET)
+    comparisons["mass"] = Comparison(_worst(np.abs(answer.mass - 1.0)[ordinary]), answer.tolerance)
     comparisons["tau"] = tau_comparison(truth, answer.tau, answer.tolerance, ordinary)
     if is_kernel:
         comparisons["residual"] = Comparison(_worst(answer.residual[ordinary]), answer.tolerance)

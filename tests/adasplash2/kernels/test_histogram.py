@@ -49,7 +49,8 @@ def test_bracket_is_the_specified_one(z, alpha):
             run.row("histogram", {"lo": "tile_lo", "tau": "first_tau"}.get(name, name)),
             getattr(bracket, name),
         )
-        assert (abs(found - specified) <= 2 * ROOT_ERROR * abs(specified)).all(), name
+        # row_max may be rounded, which lo and hi allow for
+        assert (abs(found - specified) <= 2 * ROOT_ERROR * abs(specified) + U * abs(top[:, 0])).all(), name
 
 
 @lemma("histogram_bracket")
