@@ -1,6 +1,7 @@
-"""Exact alpha-entmax attention: histogram kernels in Triton, forward and backward, held to an exact oracle."""
+"""Exact alpha-entmax attention and row-wise maps: histogram kernels in Triton, and torch, held to an exact oracle."""
 
 from .api import AttentionAux, entmax_attention
+from .maps import entmax, entmax15, sparsemax
 
 __version__ = "0.1.0"
-__all__ = ["AttentionAux", "__version__", "entmax_attention"]
+__all__ = ["AttentionAux", "__version__", "entmax", "entmax15", "entmax_attention", "sparsemax"]

@@ -28,6 +28,14 @@ def autocast(operand: torch.Tensor) -> torch.Tensor:
     return operand.to(torch.get_autocast_dtype(device))
 
 
+def raise_autocast(scores: torch.Tensor) -> torch.Tensor:
+    """Return scores as torch.autocast gives them to softmax on a GPU: of 16 bits, in float32."""
+    device = scores.device.type
+    if not torch.amp.is_autocast_available(device) or not torch.is_autocast_enabled(device):
+        return scores
+    return scores.float() if scores.dtype.itemsize == 2 else scores
+
+
 def fold(
     query: torch.Tensor,
     key: torch.Tensor,

@@ -17,6 +17,7 @@ ROOT = Path(__file__).resolve().parents[2]
 RANKS = {
     "arguments": 0,
     "operands": 0,
+    "row_arguments": 0,
     "transforms": 0,
     "problem": 0,
     "state": 0,
@@ -25,6 +26,7 @@ RANKS = {
     "reference": 1,
     "ops": 2,
     "api": 3,
+    "maps": 3,
     "integrations": 4,
     "": 4,  # adasplash2/__init__.py, which exports the api
     "aot": 5,
