@@ -2,7 +2,8 @@
 
 Standard library only, and nothing is imported from the files it reads, so the documentation build can use it.
 
-``python3 tests/ledger.py`` prints where they disagree; ``--write`` first fills in the ledger's code lists.
+``python3 tests/ledger.py`` prints where they disagree; ``--write`` first fills in the ledger's code lists, ``--lock``
+first takes down what the theorems state now: read the difference before you commit it.
 """
 
 from __future__ import annotations
@@ -15,8 +16,11 @@ from collections import defaultdict
 from dataclasses import dataclass, fields
 from pathlib import Path
 
+import theorems
+
 PACKAGES = ("entmax_ref", "adasplash2")
-STATUSES = ("paper", "counterexample", "assumed")
+PROVED = ("proved for reals", "proved for floats")
+STATUSES = (*PROVED, "paper", "counterexample", "assumed")
 
 NAME = r"`{0,2}(?:\w+)`{0,2}"
 # A list may run on over a line end, inside a docstring or a comment, as long as the line ends in a comma.
@@ -102,6 +106,35 @@ def proof_sections(root: Path) -> list[str]:
     return re.findall(r"^### (\w+)$", text, flags=re.MULTILINE)
 
 
+def theorem_problems(root: Path, entries: list[Claim]) -> list[str]:
+    """Return one line for each claim whose theorem is missing, not finished, or not what it was."""
+    stated = theorems.statements(root)
+    found = theorems.gaps(root)
+    for claim in entries:
+        if claim.status in PROVED and not claim.theorem:
+            found.append(f"{claim.name}: {claim.status}, but no theorem is named")
+        if claim.status in ("paper", "assumed") and claim.theorem:
+            found.append(f"{claim.name}: has the theorem {claim.theorem}, but the status {claim.status!r}")
+        if claim.theorem and claim.theorem not in stated:
+            found.append(f"{claim.name}: proofs/ has no theorem {claim.theorem}")
+        if claim.theorem and claim.theorem.split(".")[-1] != claim.name:
+            found.append(f"{claim.name}: the theorem {claim.theorem} must have the name of the claim")
+    path = root / "proofs" / "statements.txt"
+    before = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    now = locked(root, entries).splitlines()
+    for line in [line for line in before if line not in now] + [line for line in now if line not in before]:
+        side = "was" if line in before else "is now"
+        found.append(f"a statement changed; proofs/statements.txt {side}: {line}")
+    if sorted(before) == sorted(now) and before != now:
+        found.append("proofs/statements.txt: the order changed; run 'python3 tests/ledger.py --lock'")
+    return found
+
+
+def locked(root: Path, entries: list[Claim]) -> str:
+    """Return what proofs/statements.txt must say."""
+    return theorems.lock(root, [claim.theorem for claim in entries if claim.theorem])
+
+
 def problems(root: Path) -> list[str]:
     """Return one line for each place where ledger, code, tests and proofs disagree; empty if they agree."""
     entries = claims(root)
@@ -119,6 +152,7 @@ def problems(root: Path) -> list[str]:
             for name in sorted(set(sites) - set(known))
         ]
     found += [f"{name}: has a proof but no entry in proofs/ledger.toml" for name in sections if name not in known]
+    found += theorem_problems(root, entries)
     for claim in entries:
         sites = sorted(code.get(claim.name, ()))
         if claim.status not in STATUSES:
@@ -153,11 +187,13 @@ def write_code_lists(root: Path) -> None:
 def main(arguments: list[str]) -> int:
     """Print the problems and return 1 if there are any."""
     root = Path(__file__).resolve().parents[1]
-    if arguments not in ([], ["--write"]):
-        print("usage: ledger.py [--write]", file=sys.stderr)
+    if arguments not in ([], ["--write"], ["--lock"]):
+        print("usage: ledger.py [--write | --lock]", file=sys.stderr)
         return 2
-    if arguments:
+    if "--write" in arguments:
         write_code_lists(root)
+    if "--lock" in arguments:
+        (root / "proofs" / "statements.txt").write_text(locked(root, claims(root)), encoding="utf-8")
     found = problems(root)
     print("\n".join(found) or "ledger, code, tests and proofs agree")
     return 1 if found else 0

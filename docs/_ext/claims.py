@@ -18,7 +18,13 @@ from sphinx.util.docutils import SphinxDirective
 
 ROOT = Path(__file__).resolve().parents[2]
 
-STATUS = {"paper": "proved on paper", "counterexample": "counterexample", "assumed": "assumed"}
+STATUS = {
+    "proved for reals": "machine checked, real numbers",
+    "proved for floats": "machine checked, with rounding",
+    "paper": "proved on paper",
+    "counterexample": "counterexample",
+    "assumed": "assumed",
+}
 
 
 class Claims(SphinxDirective):
@@ -43,7 +49,7 @@ class Claims(SphinxDirective):
                 f"     - {len(tests.get(claim.name, ()))}",
             ]
         for claim in entries:
-            proof = f"proved as ``{claim.theorem}``" if claim.theorem else STATUS[claim.status]
+            proof = STATUS[claim.status] + (f", theorem ``{claim.theorem}``" if claim.theorem else "")
             lines += [
                 "",
                 f".. _claim-{claim.name}:",
@@ -79,6 +85,7 @@ def proofs_text(app: Sphinx, docname: str, source: list[str]) -> None:
     text = text.replace("# Proofs\n", "# Paper proofs\n", 1).replace(
         "[`ledger.toml`](ledger.toml)", "`proofs/ledger.toml`"
     )
+    text = text.replace("(SOUNDNESS.md)", "(soundness.md)")
     source[0] = re.sub(r"^### (\w+)$", r"(proof-\1)=\n### \1", text, flags=re.MULTILINE)
 
 
