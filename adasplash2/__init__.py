@@ -1,7 +1,8 @@
 """Exact alpha-entmax attention and row-wise maps: histogram kernels in Triton, and torch, held to an exact oracle."""
 
 from .api import AttentionAux, entmax_attention
+from .losses import entmax_loss
 from .maps import entmax, entmax15, sparsemax
 
 __version__ = "0.1.0"
-__all__ = ["AttentionAux", "__version__", "entmax", "entmax15", "entmax_attention", "sparsemax"]
+__all__ = ["AttentionAux", "__version__", "entmax", "entmax15", "entmax_attention", "entmax_loss", "sparsemax"]

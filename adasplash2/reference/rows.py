@@ -57,7 +57,7 @@ def _rows(scores: torch.Tensor, alpha: torch.Tensor) -> torch.Tensor:
         if not 1.0 < order < float("inf"):
             raise ValueError(
                 f"entmax: alpha holds {order}; every entry must be a finite number above 1. "
-                f"Clamp it; torch.softmax is alpha 1."
+                f"Clamp it, or let it be an adasplash2.nn.AlphaParameter; torch.softmax is alpha 1."
             )
         width, length = FIRST_WIDTH, max(1, SCORES_AT_ONCE // n)
         for chunk in rows.split(length):

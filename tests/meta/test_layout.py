@@ -18,6 +18,7 @@ RANKS = {
     "arguments": 0,
     "operands": 0,
     "row_arguments": 0,
+    "targets": 0,
     "transforms": 0,
     "problem": 0,
     "state": 0,
@@ -27,6 +28,8 @@ RANKS = {
     "ops": 2,
     "api": 3,
     "maps": 3,
+    "losses": 3,
+    "nn": 4,
     "integrations": 4,
     "": 4,  # adasplash2/__init__.py, which exports the api
     "aot": 5,
