@@ -211,6 +211,38 @@ Proof.
       eapply forall2_impl; [|exact H]. intros a b Hab. simpl in Hab. pose proof (Rle_abs (a - b)). lra.
 Qed.
 
+(** Keys at or below a point add nothing there, to the mass, the slope, or any sum weighted by a power of the gap. *)
+Lemma drop_keys {A} (score : A -> R) (f : A -> R) z kept dropped lo :
+  Permutation z (kept ++ dropped) -> Forall (fun k => score k <= lo) dropped ->
+  forall q t, lo <= t ->
+  sum (fun k => pw q (gap (score k) t) * f k) kept = sum (fun k => pw q (gap (score k) t) * f k) z.
+Proof.
+  intros Hperm Hall q t Ht. rewrite (sum_perm _ _ _ Hperm), sum_app.
+  rewrite (sum_zero _ dropped); [ring|]. intros k Hk. rewrite Forall_forall in Hall. specialize (Hall k Hk).
+  rewrite pw_gap, pw_zero by lra. ring.
+Qed.
+
+Lemma drop_scores z kept dropped lo :
+  Permutation z (kept ++ dropped) -> Forall (fun x => x <= lo) dropped ->
+  forall q t, lo <= t -> sum (fun x => pw q (gap x t)) kept = sum (fun x => pw q (gap x t)) z.
+Proof.
+  intros Hperm Hall q t Ht.
+  pose proof (drop_keys (fun x => x) (fun _ => 1) z kept dropped lo Hperm Hall q t Ht) as D. cbv beta in D.
+  rewrite (sum_ext (fun x => pw q (gap x t)) (fun x => pw q (gap x t) * 1) kept) by (intros; ring).
+  rewrite D. apply sum_ext. intros; ring.
+Qed.
+
+Lemma drop_tau p z kept dropped lo tau :
+  0 < p -> is_tau p z tau -> lo <= tau -> Permutation z (kept ++ dropped) -> Forall (fun x => x <= lo) dropped ->
+  forall t, is_tau p kept t <-> is_tau p z t.
+Proof.
+  intros Hp Ht Hlo Hperm Hall t.
+  assert (K : is_tau p kept tau) by (unfold is_tau, mass; rewrite (drop_scores z kept dropped lo); assumption).
+  split; intros H.
+  - rewrite (tau_unique p kept t tau); assumption.
+  - rewrite (tau_unique p z t tau); assumption.
+Qed.
+
 (** ** The residual *)
 
 Lemma prob_le_one p z tau x : 0 < p -> is_tau p z tau -> In x z -> gap x tau <= 1.

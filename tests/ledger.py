@@ -19,8 +19,8 @@ from pathlib import Path
 import theorems
 
 PACKAGES = ("entmax_ref", "adasplash2")
-PROVED = ("proved for reals", "proved for floats")
-STATUSES = (*PROVED, "paper", "counterexample", "assumed")
+PROVED = ("proved for reals", "proved for floats", "counterexample")
+STATUSES = (*PROVED, "paper", "assumed")
 
 NAME = r"`{0,2}(?:\w+)`{0,2}"
 # A list may run on over a line end, inside a docstring or a comment, as long as the line ends in a comma.
@@ -108,11 +108,11 @@ def proof_sections(root: Path) -> list[str]:
 
 def theorem_problems(root: Path, entries: list[Claim]) -> list[str]:
     """Return one line for each claim whose theorem is missing, not finished, or not what it was."""
-    stated = theorems.statements(root)
+    stated = theorems.statements(root, kinds=("Theorem",))
     found = theorems.gaps(root)
     for claim in entries:
         if claim.status in PROVED and not claim.theorem:
-            found.append(f"{claim.name}: {claim.status}, but no theorem is named")
+            found.append(f"{claim.name}: {claim.status!r}, but no theorem is named")
         if claim.status in ("paper", "assumed") and claim.theorem:
             found.append(f"{claim.name}: has the theorem {claim.theorem}, but the status {claim.status!r}")
         if claim.theorem and claim.theorem not in stated:
@@ -121,18 +121,13 @@ def theorem_problems(root: Path, entries: list[Claim]) -> list[str]:
             found.append(f"{claim.name}: the theorem {claim.theorem} must have the name of the claim")
     path = root / "proofs" / "statements.txt"
     before = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
-    now = locked(root, entries).splitlines()
+    now = theorems.lock(root).splitlines()
     for line in [line for line in before if line not in now] + [line for line in now if line not in before]:
         side = "was" if line in before else "is now"
         found.append(f"a statement changed; proofs/statements.txt {side}: {line}")
     if sorted(before) == sorted(now) and before != now:
         found.append("proofs/statements.txt: the order changed; run 'python3 tests/ledger.py --lock'")
     return found
-
-
-def locked(root: Path, entries: list[Claim]) -> str:
-    """Return what proofs/statements.txt must say."""
-    return theorems.lock(root, [claim.theorem for claim in entries if claim.theorem])
 
 
 def problems(root: Path) -> list[str]:
@@ -193,7 +188,7 @@ def main(arguments: list[str]) -> int:
     if "--write" in arguments:
         write_code_lists(root)
     if "--lock" in arguments:
-        (root / "proofs" / "statements.txt").write_text(locked(root, claims(root)), encoding="utf-8")
+        (root / "proofs" / "statements.txt").write_text(theorems.lock(root), encoding="utf-8")
     found = problems(root)
     print("\n".join(found) or "ledger, code, tests and proofs agree")
     return 1 if found else 0

@@ -4,7 +4,8 @@ Standard library only, and no Coq is needed: the files are read as text. A sente
 space; comments do not count. What a file may hold is a list of what is allowed, not of what is forbidden:
 
 * definitions stand in specification.v alone, so that a statement means what that file says;
-* the other files hold lemmas and theorems, each with a proof that ends in ``Qed``, and tactics.
+* the other files hold lemmas and theorems, each with a proof that ends in ``Qed``, and tactics. A theorem is a claim,
+  a lemma a step on the way to one.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ STATED = ("Lemma", "Theorem")
 DEFINED = ("Definition", "Fixpoint")
 UNFINISHED = re.compile(r"\b(?:admit|give_up|Admitted|Abort|Axiom|bypass_check|Unset|shelve)\b")
 
-STATEMENT = re.compile(r"(?:Lemma|Theorem)\s+(\w+)\s*(.*)", flags=re.DOTALL)
+STATEMENT = re.compile(r"(Lemma|Theorem)\s+(\w+)\s*(.*)", flags=re.DOTALL)
 
 
 def stages(root: Path) -> list[str]:
@@ -42,13 +43,14 @@ def sentences(text: str) -> list[str]:
     return [" ".join(sentence.split()) for sentence in re.split(r"\.(?=\s|$)", "".join(kept)) if sentence.strip()]
 
 
-def statements(root: Path) -> dict[str, str]:
-    """Return the statement of every lemma and theorem, under ``stage.name``."""
+def statements(root: Path, kinds: tuple[str, ...] = STATED) -> dict[str, str]:
+    """Return the statement of every lemma and theorem, or of those of some kinds, under ``stage.name``."""
     found = {}
     for stage in stages(root):
         for sentence in sentences((root / "proofs" / f"{stage}.v").read_text(encoding="utf-8")):
-            if match := STATEMENT.fullmatch(sentence):
-                found[f"{stage}.{match.group(1)}"] = match.group(2)
+            match = STATEMENT.fullmatch(sentence)
+            if match and match.group(1) in kinds:
+                found[f"{stage}.{match.group(2)}"] = match.group(3)
     return found
 
 
@@ -85,23 +87,21 @@ def gaps(root: Path) -> list[str]:
     return found
 
 
-def lock(root: Path, names: list[str]) -> str:
-    """Return the text of proofs/statements.txt: all that says what the theorems of these names claim.
+def lock(root: Path) -> str:
+    """Return the text of proofs/statements.txt: all that says what the theorems claim.
 
     That is each sentence of specification.v, what each file imports, and the statements themselves.
     """
     lines = []
-    stated = statements(root)
+    stated = statements(root, kinds=("Theorem",))
     for stage in stages(root):
-        text = (root / "proofs" / f"{stage}.v").read_text(encoding="utf-8")
-        own = [name for name in names if name.split(".")[0] == stage]
+        own = [name for name in stated if name.split(".")[0] == stage]
         if stage != SPECIFICATION and not own:
             continue
         lines += [f"== {stage}", ""]
-        for sentence in sentences(text):
+        for sentence in sentences((root / "proofs" / f"{stage}.v").read_text(encoding="utf-8")):
             if stage == SPECIFICATION or sentence.split()[0] in HEADER:
                 lines += [sentence, ""]
         for name in own:
-            if name in stated:
-                lines += [f"{name} {stated[name]}", ""]
+            lines += [f"{name} {stated[name]}", ""]
     return "\n".join(lines)

@@ -22,7 +22,7 @@ STATUS = {
     "proved for reals": "machine checked, real numbers",
     "proved for floats": "machine checked, with rounding",
     "paper": "proved on paper",
-    "counterexample": "counterexample",
+    "counterexample": "counterexample, machine checked",
     "assumed": "assumed",
 }
 
