@@ -6,11 +6,10 @@ from typing import Any, Literal
 
 import torch
 
-from .maps import orders_of
+from .maps import orders_of, probs_of
 from .operands import raise_autocast
 from .reference.fenchel_young import fenchel_young
-from .reference.rows import reference_rows
-from .row_arguments import as_dim, as_order, check_input
+from .row_arguments import Implementation, as_dim, as_impl, as_order, check_input
 from .targets import as_target
 
 Reduction = Literal["none", "mean", "sum"]
@@ -25,6 +24,7 @@ def entmax_loss(
     ignore_index: int = -100,
     *,
     dim: int = -1,
+    impl: Implementation | None = None,
 ) -> torch.Tensor:
     r"""Return the Fenchel-Young loss of entmax, which is 0 where the probabilities are the target.
 
@@ -47,6 +47,8 @@ def entmax_loss(
         Rows with this target cost nothing, and have no gradient.  A target that is a distribution has none.
     dim : int, default -1
         The dimension of the keys.  Cross entropy has it second.
+    impl : {"triton", "reference"}, optional
+        What finds the probabilities, as in `entmax`.
 
     Returns
     -------
@@ -71,7 +73,8 @@ def entmax_loss(
     -----
     With p the probabilities, y the target and :math:`H_\alpha` the Tsallis entropy, the loss is :math:`(p - y) \cdot s
     + H_\alpha(p) - H_\alpha(y)`.  Its gradient by the scores is ``p - y``, and by alpha the derivative of the
-    difference of the entropies alone.  It is computed in float64, its mean too, and rounded once.
+    difference of the entropies alone.  It is computed in float64, its mean too, and rounded once; from probabilities in
+    float32 if the kernels find them.
 
     References
     ----------
@@ -90,35 +93,37 @@ def entmax_loss(
     place = as_dim(_CALLER, dim, input.dim())
     order = as_order(_CALLER, alpha, input, place)
     _check_options(reduction, ignore_index)
+    chosen = as_impl(_CALLER, impl, input, order)
     wanted = as_target(target, input, place, ignore_index)
     scores = raise_autocast(input)
-    wide, orders = scores.movedim(place, -1).double(), orders_of(order, scores, place)
+    rows = scores.movedim(place, -1)
     if wanted.is_floating_point():
-        loss = _loss(wide, wanted.movedim(place, -1), orders)
+        loss = _loss(rows, wanted.movedim(place, -1), order, place, chosen)
         count: int | torch.Tensor = loss.numel()
     else:
         ignored = wanted == ignore_index
         # What is ignored is not read: its NaN must not reach a gradient.
-        loss = _loss(
-            torch.where(ignored.unsqueeze(-1), 0.0, wide), torch.where(ignored, 0, wanted).unsqueeze(-1), orders
-        )
-        loss = torch.where(ignored, 0.0, loss)
+        read, index = torch.where(ignored.unsqueeze(-1), 0.0, rows), torch.where(ignored, 0, wanted).unsqueeze(-1)
+        loss = torch.where(ignored, 0.0, _loss(read, index, order, place, chosen))
         count = (~ignored).sum()
     if reduction != "none":
         loss = loss.sum() if reduction == "sum" else loss.sum() / count
     return loss.to(scores.dtype)
 
 
-def _loss(scores: torch.Tensor, target: torch.Tensor, alpha: torch.Tensor) -> torch.Tensor:
-    """Return the loss of each row on the last axis."""
-    n = scores.shape[-1]
+def _loss(
+    scores: torch.Tensor, target: torch.Tensor, order: float | torch.Tensor, dim: int, impl: Implementation
+) -> torch.Tensor:
+    """Return the loss of each row on the last axis, which was ``dim``, in float64."""
+    n, wide = scores.shape[-1], scores.double()
     if n == 0:
-        return scores.sum(-1)
-    probs = reference_rows(scores, alpha)
+        return wide.sum(-1)
+    probs = probs_of(scores.float() if impl == "triton" else scores, order, dim, impl).double()
+    alpha = orders_of(order, scores, dim)
     if target.is_floating_point():
-        return fenchel_young(scores, probs, target, alpha)
+        return fenchel_young(wide, probs, target, alpha)
     index = target.clamp(0, n - 1)
-    return torch.where((index == target).squeeze(-1), fenchel_young(scores, probs, index, alpha), torch.nan)
+    return torch.where((index == target).squeeze(-1), fenchel_young(wide, probs, index, alpha), torch.nan)
 
 
 def _check_options(reduction: Any, ignore_index: Any) -> None:

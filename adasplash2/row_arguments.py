@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 import numbers
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 
+Implementation = Literal["triton", "reference"]
 DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 # Tuples, because torch.compile does not trace unions of types.
 _ARRAYS = (np.ndarray, np.generic)
@@ -90,3 +91,31 @@ def _as_orders(caller: str, alpha: torch.Tensor, tensor: torch.Tensor, dim: int)
             f"head for input of shape (batch, heads, n_queries, n_keys)."
         )
     return alpha.to(tensor.device).reshape(sizes)
+
+
+def as_impl(caller: str, impl: Any, tensor: torch.Tensor, order: float | torch.Tensor) -> Implementation:
+    """Return the implementation that was chosen, or that fits the tensor; raise if it cannot serve the call."""
+    if impl is None:
+        impl = "triton" if tensor.is_cuda and tensor.dtype != torch.float64 else "reference"
+    if impl == "reference":
+        return "reference"
+    if impl != "triton":
+        raise ValueError(f"{caller}: impl must be None, 'triton' or 'reference', got {impl!r}. Omit it.")
+    if tensor.dtype == torch.float64:
+        raise TypeError(
+            f"{caller}: input is float64; the kernels take float32, bfloat16 and float16. "
+            f"Convert it, or use impl='reference'."
+        )
+    if not isinstance(order, torch.Tensor) and order > 2.0:
+        raise ValueError(
+            f"{caller}: alpha is {order}; the kernels take 1 < alpha <= 2. "
+            f"Use impl='reference', which takes any alpha above 1."
+        )
+    from .launch import INTERPRETED
+
+    if not (tensor.is_cuda or tensor.is_meta or INTERPRETED):
+        raise ValueError(
+            f"{caller}: impl='triton' with a tensor on {tensor.device} needs the Triton interpreter. "
+            f"Set TRITON_INTERPRET=1 before adasplash2 is imported, move it to a GPU, or use impl='reference'."
+        )
+    return "triton"

@@ -23,7 +23,7 @@ def refuse_tangents(*operands: torch.Tensor) -> None:
 def _refuse(keyset: Any, operands: list[torch.Tensor]) -> None:
     if any(forward_ad.unpack_dual(operand).tangent is not None for operand in operands):
         raise RuntimeError(
-            "entmax_attention: a forward-mode derivative was asked for (torch.func.jvp, jacfwd or hessian, or "
+            "adasplash2: a forward-mode derivative was asked for (torch.func.jvp, jacfwd or hessian, or "
             "torch.autograd.forward_ad); the fused kernels have reverse mode only. Use torch.func.vjp or jacrev, or "
             "impl='reference'."
         )

@@ -9,6 +9,7 @@ from exact import U
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from profiles import examples
+from staged import DEVICE
 from torch.func import grad, hessian, jacrev, jvp, vmap
 
 import entmax_ref
@@ -184,6 +185,20 @@ def test_rows_by_the_contract():
 def test_no_rows_and_no_keys():
     assert entmax_loss(torch.zeros(0, 3), torch.zeros(0, dtype=torch.long), reduction="sum") == 0.0
     assert torch.equal(entmax_loss(torch.zeros(2, 0), torch.zeros(2, 0), reduction="none"), torch.zeros(2))
+
+
+@pytest.mark.parametrize("alpha", [1.25, 1.5, 2.0])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_from_probabilities_of_the_kernels(alpha, dtype):
+    """They err by some 100 roundings of float32 at most for such scores, and the loss is flat where they are right."""
+    scores = draw(5, 40, seed=8, dtype=dtype).to(DEVICE).requires_grad_()
+    order = torch.full((5, 1), alpha, device=DEVICE, requires_grad=True)
+    for target in (part.to(DEVICE) for part in targets(5, 40)):
+        found, wanted = (entmax_loss(scores, target, order, impl=impl) for impl in ("triton", "reference"))
+        assert (found - wanted).abs() <= torch.finfo(dtype).eps * wanted + 2.0**-20
+        grads = [torch.autograd.grad(loss, (scores, order)) for loss in (found, wanted)]
+        for one, other in zip(*grads, strict=True):
+            assert (one - other).abs().max() <= torch.finfo(dtype).eps * other.abs().max() + 2.0**-16
 
 
 def test_zero_at_the_target():

@@ -1,0 +1,93 @@
+"""What do the kernels for rows of a tensor share?  The order of a row, and its threshold where its scores are in hand.
+
+Scores are counted from the largest one of their row, in the unit of tau: ``z = (alpha - 1) * (score - row_max)``.
+The difference is rounded relative to itself, so an offset of the row costs nothing.  The threshold is a pair,
+``tau + rest`` (tile.py says why), from -1 to 0.
+"""
+
+import triton
+import triton.language as tl
+
+from .any_power import probs_of, rise, sensitivity_of
+from .tile import add_exactly, any_of, positive
+
+
+@triton.jit
+def load_rows(row_ptr, rows, row_stride, inside, other, IS_FULL: tl.constexpr, BLOCK_N: tl.constexpr):
+    """Return whole rows, float32 [rows, BLOCK_N]; if IS_FULL all of it is there and no test costs a register."""
+    pointers = row_ptr + rows.to(tl.int64)[:, None] * row_stride + tl.arange(0, BLOCK_N)[None, :]
+    if IS_FULL:
+        found = tl.load(pointers)
+    else:
+        found = tl.load(pointers, mask=inside, other=other)
+    return found.to(tl.float32)
+
+
+@triton.jit
+def store_rows(row_ptr, rows, n_keys, found, inside, IS_FULL: tl.constexpr, BLOCK_N: tl.constexpr):
+    """Store what `load_rows` would load from contiguous rows, rounded to their dtype."""
+    pointers = row_ptr + rows.to(tl.int64)[:, None] * n_keys + tl.arange(0, BLOCK_N)[None, :]
+    if IS_FULL:
+        tl.store(pointers, found.to(row_ptr.dtype.element_ty))
+    else:
+        tl.store(pointers, found.to(row_ptr.dtype.element_ty), mask=inside)
+
+
+@triton.jit
+def row_order(alpha_ptr, rows, exists, alpha_stride, POWER: tl.constexpr):
+    """Return ``alpha - 1``, its inverse, and whether alpha is in (1, 2], of each row; float32[rows]."""
+    if POWER > 0:
+        power = tl.full(rows.shape, POWER, tl.float32)
+        step = 1.0 / power
+        known = exists
+    else:
+        alpha = tl.load(alpha_ptr + rows.to(tl.int64) * alpha_stride, mask=exists, other=2.0)
+        # NaN fails both comparisons.
+        known = (alpha > 1.0) & (alpha <= 2.0)
+        step = tl.where(known, alpha, 2.0) - 1.0
+        power = 1.0 / step
+    return step, power, known
+
+
+@triton.jit
+def row_tolerance(tolerance, power):
+    """Return how close to 1 a mass can be asked to come: a gap next to 1 is rounded by 2 ** -25, which the power
+    multiplies.
+    """
+    return tl.maximum(tolerance, power * 2.0**-22)
+
+
+@triton.jit
+def row_gap(z, tau, rest):
+    """Return ``max(z - tau, 0)`` of a tile with the rows on axis 0, NaN where it is NaN."""
+    return positive((z - tau[:, None]) - rest[:, None])
+
+
+@triton.jit
+def next_pair(tau, rest, mass, slope, step, POWER: tl.constexpr):
+    """Return the threshold after a Newton step, as a pair."""
+    return add_exactly(tau, rest + rise(mass, slope, step, POWER))
+
+
+@triton.jit
+def root_in_hand(z, tau, open_rows, step, power, tolerance, max_passes, POWER: tl.constexpr):
+    """Return the threshold of the rows of a tile, [rows, keys], as a pair, and the steps that its tolerance asked for.
+
+    From a point at or left of the root, such as -1, Newton on the norm rises to it.  A row whose mass is within the
+    tolerance of 1 takes one more step, which leaves an error of the order of its square, and stays as it is.
+    """
+    rest = tau * 0.0
+    passes = tl.zeros(tau.shape, tl.int32)
+    index_of_pass = 0
+    more = any_of(open_rows)
+    while (more > 0) & (index_of_pass < max_passes):
+        gap = row_gap(z, tau, rest)
+        probs = probs_of(gap, power[:, None], POWER)
+        mass, slope = tl.sum(probs, axis=1), tl.sum(sensitivity_of(gap, probs, POWER), axis=1)
+        next_tau, next_rest = next_pair(tau, rest, mass, slope, step, POWER)
+        tau, rest = tl.where(open_rows, next_tau, tau), tl.where(open_rows, next_rest, rest)
+        open_rows = open_rows & (tl.abs(mass - 1.0) > tolerance)
+        passes += open_rows.to(tl.int32)
+        more = any_of(open_rows)
+        index_of_pass += 1
+    return tau, rest, passes

@@ -1,0 +1,176 @@
+"""Which kernels map rows of a tensor and their gradients, with which tiles?  Rows are (n_rows, n_keys)."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import torch
+
+from .kernels.rows_backward import rows_backward_blocks_kernel, rows_backward_whole_kernel
+from .kernels.rows_blocks import rows_blocks_kernel
+from .kernels.rows_whole import rows_whole_kernel
+from .launch import BACKEND, INTERPRETED, Call, device_of
+from .problem import MAX_PASSES, POWERS, PROGRAM_REGISTERS, TOLERANCE, Program, ceil_div
+
+
+@dataclasses.dataclass(frozen=True)
+class RowLaunch:
+    """Tiles of the row kernels: what a program holds, and from where on a row goes block by block.
+
+    ``tile`` numbers are held by a program of short rows, ``per_thread`` by a thread of ``lanes`` in a warp, or more
+    where ``most_warps`` would be too few; a row of more than ``most`` keys (forward) or ``most_backward`` goes in
+    blocks of ``block``.  Each of both is a pair: for any alpha, whose arithmetic needs more registers, and for 1.5 and
+    2.
+    """
+
+    tile: int
+    per_thread: int
+    lanes: int
+    most_warps: int
+    most: tuple[int, int]
+    most_backward: tuple[int, int]
+    block: int
+    block_stages: int
+    why: str
+
+    def whole(self, n_keys: int) -> tuple[int, int, Program]:
+        """Return rows, keys and resources of a tile that holds whole rows."""
+        keys = max(16, 1 << (n_keys - 1).bit_length())
+        rows = max(1, self.tile // keys)
+        return rows, keys, self._program(rows * keys, 1)
+
+    def blocks(self) -> Program:
+        """Return the resources of a program that goes block by block."""
+        return self._program(self.block, self.block_stages)
+
+    def _program(self, numbers: int, stages: int) -> Program:
+        warps = min(max(1, numbers // (self.per_thread * self.lanes)), self.most_warps)
+        return Program(warps, stages, min(255, PROGRAM_REGISTERS // (warps * 32)))
+
+
+_UNTIMED = "2026-11-25: fits the registers of sm_80, sm_90, sm_100 (cuda), gfx942 (hip); not timed"
+ROW_LAUNCH = {
+    "cuda": RowLaunch(4096, 32, 32, 32, (32768, 32768), (8192, 16384), 8192, 3, _UNTIMED),
+    "hip": RowLaunch(4096, 32, 64, 8, (16384, 32768), (16384, 16384), 8192, 2, _UNTIMED),
+    "interpreter": RowLaunch(
+        4096, 32, 32, 16, (1024, 1024), (1024, 1024), 512, 1, "small, so that short rows take both ways"
+    ),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Order:
+    """alpha as the kernels take it: a power that they were compiled for, or float32 numbers with a stride."""
+
+    power: int
+    values: torch.Tensor | None
+    stride: int
+
+
+def order_of(alpha: float, values: torch.Tensor | None, device: torch.device) -> Order:
+    """Return alpha for the kernels: ``values``, (n_rows, 1), if there are any, or one number for all rows."""
+    if values is not None:
+        values = values.float()
+        return Order(0, values, values.stride(0))
+    if alpha in POWERS:
+        return Order(POWERS[alpha], None, 0)
+    return Order(0, torch.full((1,), alpha, dtype=torch.float32, device=device), 0)
+
+
+def forward(scores: torch.Tensor, alpha: float, values: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the probabilities of rows, in the dtype of the scores, and the steps or passes that each took, int32."""
+    operand = _operand(scores)
+    probs = torch.empty(scores.shape, dtype=operand.dtype, device=scores.device)
+    passes = torch.zeros(scores.shape[:1], dtype=torch.int32, device=scores.device)
+    if probs.numel():
+        call = forward_call(operand, order_of(alpha, values, scores.device), probs, passes, TOLERANCE[scores.dtype])
+        with device_of(scores):
+            call.run()
+    return probs.to(scores.dtype), passes
+
+
+def forward_call(
+    scores: torch.Tensor,
+    order: Order,
+    probs: torch.Tensor,
+    passes: torch.Tensor,
+    tolerance: float,
+    backend: str = BACKEND,
+) -> Call:
+    """Return the start of the forward kernel for scores that `_operand` returned."""
+    launch, (n_rows, n_keys) = ROW_LAUNCH[backend], scores.shape
+    arguments = {
+        "scores_ptr": scores,
+        "alpha_ptr": scores if order.values is None else order.values,
+        "probs_ptr": probs,
+        "passes_ptr": passes,
+        "n_rows": n_rows,
+        "n_keys": n_keys,
+        "row_stride": scores.stride(0),
+        "alpha_stride": order.stride,
+        "tolerance": tolerance,
+        "max_passes": MAX_PASSES,
+    }
+    if n_keys > launch.most[order.power > 0]:
+        constants = {"POWER": order.power, "BLOCK_N": launch.block}
+        return Call("rows_blocks", rows_blocks_kernel, n_rows, launch.blocks(), backend, arguments, constants)
+    rows, keys, program = launch.whole(n_keys)
+    constants = {"POWER": order.power, "IS_FULL": rows == 1 and keys == n_keys, "ROWS": rows, "BLOCK_N": keys}
+    return Call("rows_whole", rows_whole_kernel, ceil_div(n_rows, rows), program, backend, arguments, constants)
+
+
+def backward(
+    d_probs: torch.Tensor, probs: torch.Tensor, alpha: float, values: torch.Tensor | None, of_alpha: bool
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the gradients of scores, in the dtype of probs, and of alpha by row, float32 (n_rows, 1): 0 if not asked
+    for.
+    """
+    operand, d_operand = _operand(probs), _operand(d_probs)
+    d_scores = torch.empty(probs.shape, dtype=operand.dtype, device=probs.device)
+    d_alpha = torch.zeros((probs.shape[0], 1), dtype=torch.float32, device=probs.device)
+    if d_scores.numel():
+        order = order_of(alpha, values, probs.device)
+        call = backward_call(d_operand, operand, order, d_scores, d_alpha, of_alpha)
+        with device_of(probs):
+            call.run()
+    return d_scores.to(probs.dtype), d_alpha
+
+
+def backward_call(
+    d_probs: torch.Tensor,
+    probs: torch.Tensor,
+    order: Order,
+    d_scores: torch.Tensor,
+    d_alpha: torch.Tensor,
+    of_alpha: bool,
+    backend: str = BACKEND,
+) -> Call:
+    """Return the start of the backward kernel for tensors that `_operand` returned."""
+    launch, (n_rows, n_keys) = ROW_LAUNCH[backend], probs.shape
+    arguments = {
+        "probs_ptr": probs,
+        "d_probs_ptr": d_probs,
+        "alpha_ptr": probs if order.values is None else order.values,
+        "d_scores_ptr": d_scores,
+        "d_alpha_ptr": d_alpha,
+        "n_rows": n_rows,
+        "n_keys": n_keys,
+        "row_stride": probs.stride(0),
+        "d_row_stride": d_probs.stride(0),
+        "alpha_stride": order.stride,
+    }
+    constants = {"POWER": order.power, "OF_ALPHA": of_alpha}
+    if n_keys > launch.most_backward[order.power > 0]:
+        constants |= {"BLOCK_N": launch.block}
+        kernel, stage = rows_backward_blocks_kernel, "rows_backward_blocks"
+        return Call(stage, kernel, n_rows, launch.blocks(), backend, arguments, constants)
+    rows, keys, program = launch.whole(n_keys)
+    constants |= {"IS_FULL": rows == 1 and keys == n_keys, "ROWS": rows, "BLOCK_N": keys}
+    kernel, stage = rows_backward_whole_kernel, "rows_backward_whole"
+    return Call(stage, kernel, ceil_div(n_rows, rows), program, backend, arguments, constants)
+
+
+def _operand(rows: torch.Tensor) -> torch.Tensor:
+    """Return rows whose keys lie next to each other; the interpreter gets float32 for bfloat16 (`launch`)."""
+    rows = rows if rows.stride(1) == 1 else rows.contiguous()
+    return rows.float() if INTERPRETED and rows.dtype == torch.bfloat16 else rows

@@ -1,0 +1,66 @@
+"""How does torch see the row kernels?  Custom operators with shapes for tracing and with their gradient."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from . import row_launch
+from .transforms import as_function, fold_vmap, refuse_tangents
+
+
+@torch.library.custom_op("adasplash2::rows", mutates_args=())
+def rows(scores: torch.Tensor, values: torch.Tensor | None, alpha: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return probs and passes of scores (n_rows, n_keys), for ``values`` of alpha (n_rows, 1) if given."""
+    return row_launch.forward(scores, alpha, values)
+
+
+@rows.register_fake
+def _(scores, values, alpha):  # type: ignore[no-untyped-def]
+    return scores.new_empty(scores.shape), scores.new_empty(scores.shape[:1], dtype=torch.int32)
+
+
+@torch.library.custom_op("adasplash2::rows_backward", mutates_args=())
+def rows_backward(
+    d_probs: torch.Tensor, probs: torch.Tensor, values: torch.Tensor | None, alpha: float, of_alpha: bool
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return d_scores and d_alpha, float32 (n_rows, 1), which is 0 where it is not asked for."""
+    return row_launch.backward(d_probs, probs, alpha, values, of_alpha)
+
+
+@rows_backward.register_fake
+def _(d_probs, probs, values, alpha, of_alpha):  # type: ignore[no-untyped-def]
+    return probs.new_empty(probs.shape), probs.new_empty((probs.shape[0], 1), dtype=torch.float32)
+
+
+def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[torch.Tensor, ...]) -> None:
+    _, values, ctx.alpha = inputs
+    ctx.save_for_backward(output[0], values)
+
+
+def _backward(ctx: Any, d_probs: torch.Tensor, *_: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+    refuse_tangents(d_probs)  # those of the scores were refused in the forward pass
+    probs, values = ctx.saved_tensors
+    of_alpha = bool(ctx.needs_input_grad[1])
+    d_scores, d_alpha = _differentiable_backward(d_probs, probs, values, ctx.alpha, of_alpha)
+    return d_scores, d_alpha.to(values.dtype) if of_alpha else None, None
+
+
+def _no_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[torch.Tensor, ...]) -> None:
+    """Nothing is kept for a derivative that does not exist."""
+
+
+def _double_backward(ctx: Any, *_: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+    raise RuntimeError(
+        "entmax: the gradient of a gradient was asked for; the kernels have no second derivative. "
+        "Use impl='reference', which can be differentiated any number of times."
+    )
+
+
+rows.register_autograd(_backward, setup_context=_setup_context)
+rows_backward.register_autograd(_double_backward, setup_context=_no_context)
+fold_vmap(rows)
+fold_vmap(rows_backward)
+differentiable_rows = as_function(rows, _setup_context, _backward)
+_differentiable_backward = as_function(rows_backward, _no_context, _double_backward)
