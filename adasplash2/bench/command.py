@@ -32,6 +32,10 @@ def run_bench(options: argparse.Namespace, arguments: Sequence[str]) -> int:
         from .pass_command import run_passes
 
         return run_passes(options, command)
+    if options.bench == "rows":
+        from .row_command import run_rows
+
+        return run_rows(options, command)
     from .attention_command import run_attention
 
     return run_attention(options, command)

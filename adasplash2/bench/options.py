@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 CONTENDERS = ("ours", "flash", "cudnn", "adasplash")
+ROW_CONTENDERS = ("ours", "copy", "softmax", "entmax_sort", "entmax_bisect", "adasplash")
 
 
 def add_bench(commands: Any) -> None:
@@ -18,6 +19,7 @@ def add_bench(commands: Any) -> None:
     benches = bench.add_subparsers(dest="bench", metavar="BENCH", required=True)
     _add_attention(benches)
     _add_passes(benches)
+    _add_rows(benches)
     _add_tune(benches)
 
 
@@ -84,6 +86,39 @@ def _add_passes(benches: Any) -> None:
     parser.add_argument("--rows", metavar="N", type=int, default=32, help="rows of each kind and length (default: 32)")
     parser.add_argument("--json", metavar="FILE", type=Path, help="write the record to this file")
     parser.add_argument("--plot", metavar="FILE", type=Path, help="draw the passes to this file, .png or .svg")
+
+
+def _add_rows(benches: Any) -> None:
+    parser = benches.add_parser(
+        "rows",
+        help="time the maps of rows next to a copy, softmax, entmax and adasplash, and measure their errors",
+        description="Time entmax of rows N(0, 1), forward and step (forward and backward), next to a copy of the same "
+        "bytes, torch's softmax, and to the packages entmax (by sorting and by bisection) and adasplash where they are "
+        "installed, each at its defaults; then measure errors on rows that are hard, against the float64 oracle. Needs "
+        "a GPU. Runs every combination of the dtypes, alphas and lengths that are named.",
+        epilog="Exit code: 0 if our kernels ran in every case, 1 if not, 2 for a wrong command, 130 if interrupted, "
+        "141 if the output was cut short.",
+    )
+    several = {"action": "append", "default": []}
+    parser.add_argument(
+        "--length", metavar="N", type=int, help="keys of a row; repeat for more (default: 1024 to 131072)", **several
+    )
+    parser.add_argument(
+        "--dtype", choices=("bf16", "fp16", "fp32"), help="repeat for more (default: fp32, bf16)", **several
+    )
+    parser.add_argument(
+        "--alpha", metavar="A", type=float, help="above 1, up to 2; repeat for more (default: 1.5, 2)", **several
+    )
+    parser.add_argument(
+        "--contender",
+        choices=ROW_CONTENDERS,
+        help="time this one only; repeat for more (default: all there are)",
+        **several,
+    )
+    parser.add_argument("--elements", metavar="N", type=int, default=2**26, help="numbers in all (default: 2**26)")
+    parser.add_argument("--rounds", metavar="N", type=int, default=3, help="turns of the contenders (default: 3)")
+    parser.add_argument("--json", metavar="FILE", type=Path, help="write the record to this file, after every case")
+    parser.add_argument("--plot", metavar="FILE", type=Path, help="draw the times to this file, .png or .svg")
 
 
 def _add_tune(benches: Any) -> None:
