@@ -334,3 +334,126 @@ Proof.
         [unfold Rdiv; ring|].
       unfold W at 1. rewrite <- total_scale, <- total_minus. apply sum_ext. intros i _. ring.
 Qed.
+
+(** ** Query, key, value *)
+
+Lemma dot_shifted_left e x y h k : dot e (shifted x y h) k = dot e x k + h * dot e y k.
+Proof.
+  unfold dot. rewrite <- total_scale. unfold total. rewrite <- sum_plus. apply sum_ext. intros c _. unfold shifted. ring.
+Qed.
+
+Lemma dot_shifted_right e x y h k : dot e k (shifted x y h) = dot e k x + h * dot e k y.
+Proof.
+  unfold dot. rewrite <- total_scale. unfold total. rewrite <- sum_plus. apply sum_ext. intros c _. unfold shifted. ring.
+Qed.
+
+Lemma dot_scale_left e a x y : dot e (fun c => a * x c) y = a * dot e x y.
+Proof. unfold dot. rewrite <- total_scale. apply sum_ext. intros c _. ring. Qed.
+
+Lemma dot_total_left n e (f : nat -> vector) y : dot e (fun c => total n (fun j => f j c)) y = total n (fun j => dot e (f j) y).
+Proof.
+  unfold dot. rewrite total_swap. apply sum_ext. intros c _. rewrite Rmult_comm, <- total_scale. apply sum_ext.
+  intros j _. ring.
+Qed.
+
+(** A row whose scores move along a line, in the names of [delta_is_centre]. *)
+Lemma row_gradient p n e d scale direction T (query : R -> vector) (key : R -> nat -> vector) value d_out :
+  0 < p ->
+  (forall h j, attention_z p e scale (query h) (key h) j = moved p (fun j => scale * dot e (query 0) (key 0 j)) direction h j) ->
+  (forall h, is_tau p (attention_row p n e scale (query h) (key h)) (T h)) ->
+  1 < p \/ (forall j, (j < n)%nat -> attention_z p e scale (query 0) (key 0) j <> T 0) ->
+  let s := fun j => sensitivity p (attention_z p e scale (query 0) (key 0) j) (T 0) in
+  derivable_pt_lim (fun h => dot d (attention_out p n e scale (query h) (key h) value (T h)) d_out) 0
+    (total n (fun j => score_gradient n d s value d_out j * direction j)).
+Proof.
+  intros Hp Hmove HT Hreg s. set (score := fun j => scale * dot e (query 0) (key 0 j)).
+  assert (HT' : forall h, is_tau p (moved_row p n score direction h) (T h)).
+  { intros h. unfold moved_row. rewrite (map_ext _ _ (fun j => eq_sym (Hmove h j))). apply HT. }
+  pose proof (delta_is_centre p n d score direction T value d_out Hp HT' Hreg) as D. cbv zeta in D.
+  apply derivable_ext with (2 := D). intros h. unfold dot. apply sum_ext. intros c _. f_equal.
+  apply sum_ext. intros i _. rewrite <- Hmove. reflexivity.
+Qed.
+
+Theorem query_gradient : forall p n e d scale query key value d_out d_query T,
+  0 < p ->
+  (forall h, is_tau p (attention_row p n e scale (shifted query d_query h) key) (T h)) ->
+  1 < p \/ (forall j, (j < n)%nat -> attention_z p e scale (shifted query d_query 0) key j <> T 0) ->
+  let s := fun j => sensitivity p (attention_z p e scale (shifted query d_query 0) key j) (T 0) in
+  let gradient := fun c => scale * total n (fun j => score_gradient n d s value d_out j * key j c) in
+  derivable_pt_lim (fun h => dot d (attention_out p n e scale (shifted query d_query h) key value (T h)) d_out) 0
+    (dot e gradient d_query).
+Proof.
+  intros p n e d scale query key value d_out d_query T Hp HT Hreg s gradient.
+  replace (dot e gradient d_query)
+    with (total n (fun j => score_gradient n d s value d_out j * (scale * dot e d_query (key j)))).
+  - apply (row_gradient p n e d scale (fun j => scale * dot e d_query (key j)) T (fun h => shifted query d_query h) (fun _ => key));
+      try assumption.
+    intros h j. unfold attention_z, moved. rewrite !dot_shifted_left. field. lra.
+  - unfold gradient. rewrite (dot_scale_left e scale), (dot_total_left n e), <- total_scale. apply sum_ext. intros j _.
+    rewrite (dot_scale_left e (score_gradient n d s value d_out j)). unfold dot.
+    replace (total e (fun c => d_query c * key j c)) with (total e (fun c => key j c * d_query c));
+      [ring | apply sum_ext; intros; ring].
+Qed.
+
+(** Every query of the rows, of all heads of a group, adds to the gradient of a key. *)
+Theorem key_gradient : forall p rows n e d scale query key value d_out d_key T,
+  0 < p ->
+  (forall i h, (i < rows)%nat -> is_tau p (attention_row p n e scale (query i) (fun j => shifted (key j) (d_key j) h)) (T i h)) ->
+  1 < p \/ (forall i j, (i < rows)%nat -> (j < n)%nat ->
+             attention_z p e scale (query i) (fun j => shifted (key j) (d_key j) 0) j <> T i 0) ->
+  let s := fun i j => sensitivity p (attention_z p e scale (query i) (fun j => shifted (key j) (d_key j) 0) j) (T i 0) in
+  let gradient := fun j c => scale * total rows (fun i => score_gradient n d (s i) value (d_out i) j * query i c) in
+  derivable_pt_lim
+    (fun h => total rows (fun i =>
+       dot d (attention_out p n e scale (query i) (fun j => shifted (key j) (d_key j) h) value (T i h)) (d_out i))) 0
+    (total n (fun j => dot e (gradient j) (d_key j))).
+Proof.
+  intros p rows n e d scale query key value d_out d_key T Hp HT Hreg s gradient.
+  replace (total n (fun j => dot e (gradient j) (d_key j)))
+    with (total rows (fun i => total n (fun j => score_gradient n d (s i) value (d_out i) j * (scale * dot e (query i) (d_key j))))).
+  - apply (derivable_sum (fun i h =>
+      dot d (attention_out p n e scale (query i) (fun j => shifted (key j) (d_key j) h) value (T i h)) (d_out i))).
+    intros i Hi. apply in_seq in Hi. cbv beta.
+    apply (row_gradient p n e d scale (fun j => scale * dot e (query i) (d_key j)) (T i) (fun _ => query i)
+             (fun h j => shifted (key j) (d_key j) h)); [exact Hp | | |].
+    + intros h j. unfold attention_z, moved. rewrite !dot_shifted_right. field. lra.
+    + intros h. apply HT. lia.
+    + destruct Hreg as [H|H]; [left; exact H | right; intros j Hj; apply H; [lia | exact Hj]].
+  - rewrite total_swap. apply sum_ext. intros j _. unfold gradient.
+    rewrite (dot_scale_left e scale), (dot_total_left rows e), <- total_scale. apply sum_ext. intros i _.
+    rewrite (dot_scale_left e (score_gradient n d (s i) value (d_out i) j)). ring.
+Qed.
+
+Theorem value_gradient : forall p rows n e d scale query key value d_out d_value tau,
+  let gradient := fun j c => total rows (fun i => prob p (attention_z p e scale (query i) key j) (tau i) * d_out i c) in
+  derivable_pt_lim
+    (fun h => total rows (fun i =>
+       dot d (attention_out p n e scale (query i) key (fun j => shifted (value j) (d_value j) h) (tau i)) (d_out i))) 0
+    (total n (fun j => dot d (gradient j) (d_value j))).
+Proof.
+  intros p rows n e d scale query key value d_out d_value tau gradient.
+  set (w := fun i j => prob p (attention_z p e scale (query i) key j) (tau i)).
+  assert (O : forall i (v : nat -> vector),
+    dot d (attention_out p n e scale (query i) key v (tau i)) (d_out i) = total n (fun j => w i j * dot d (v j) (d_out i))).
+  { intros i v. unfold attention_out. fold (w i). rewrite (dot_total_left n d). apply sum_ext. intros j _.
+    apply (dot_scale_left d (w i j)). }
+  apply derivable_ext with (fun h =>
+    total rows (fun i => total n (fun j => w i j * dot d (value j) (d_out i))) +
+    h * total rows (fun i => total n (fun j => w i j * dot d (d_value j) (d_out i)))).
+  - intros h. rewrite <- total_scale. unfold total at 1 3 5. rewrite <- sum_plus. apply sum_ext. intros i _.
+    rewrite O, <- total_scale. unfold total. rewrite <- sum_plus. apply sum_ext. intros j _. rewrite dot_shifted_left. ring.
+  - replace (total n (fun j => dot d (gradient j) (d_value j)))
+      with (total rows (fun i => total n (fun j => w i j * dot d (d_value j) (d_out i)))); [apply affine_derivative|].
+    rewrite total_swap. apply sum_ext. intros j _. unfold gradient. rewrite (dot_total_left rows d). apply sum_ext. intros i _.
+    fold (w i j). rewrite (dot_scale_left d (w i j)). f_equal. unfold dot. apply sum_ext. intros c _. ring.
+Qed.
+
+(** A key at or below tau, and so any key of a block that a mask leaves out, adds nothing to any of the three. *)
+Theorem skipped_keys_have_no_gradient : forall p n d x tau s value d_out j,
+  0 < p -> x <= tau -> s j = sensitivity p x tau ->
+  prob p x tau = 0 /\ s j = 0 /\ score_gradient n d s value d_out j = 0.
+Proof.
+  intros p n d x tau s value d_out j Hp Hx Hs.
+  assert (S : s j = 0) by (rewrite Hs, sensitivity_eq by exact Hp; apply pw_zero; lra).
+  split; [unfold prob; rewrite pw_gap; apply pw_zero; lra|]. split; [exact S|]. unfold score_gradient. rewrite S. ring.
+Qed.

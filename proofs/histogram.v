@@ -121,3 +121,60 @@ Proof.
   - intros w Hw. assert (tb - w <= ta); [|lra]. apply (tau_monotone p b a); try assumption.
     apply forall2_flip in Hw. eapply forall2_impl; [|exact Hw]. intros; simpl in *; lra.
 Qed.
+
+(** ** The root of a counted row *)
+
+Theorem knot_root_exact : forall p bins base,
+  p = 1 \/ p = 2 ->
+  Forall (fun bin => base <= fst bin) bins -> counted_mass p bins base <= 1 ->
+  let count := sum (fun bin => INR (snd bin)) bins in
+  let first := sum (fun bin => INR (snd bin) * (fst bin - base)) bins in
+  let second := sum (fun bin => INR (snd bin) * ((fst bin - base) * (fst bin - base))) bins in
+  0 < count ->
+  0 <= knot_root p count first second /\ is_tau p (counted bins) (base - knot_root p count first second).
+Proof.
+  intros p bins base Hp Hall Hm count first second Hc. rewrite Forall_forall in Hall.
+  assert (G : forall s bin, 0 <= s -> In bin bins -> gap (fst bin) (base - s) = fst bin - base + s).
+  { intros s bin Hs Hin. specialize (Hall bin Hin). unfold gap. rewrite Rmax_left by lra. ring. }
+  assert (G0 : forall bin, In bin bins -> gap (fst bin) base = fst bin - base).
+  { intros bin Hin. specialize (Hall bin Hin). unfold gap. rewrite Rmax_left by lra. ring. }
+  assert (W : forall bin, In bin bins -> 0 <= fst bin - base) by (intros bin Hin; specialize (Hall bin Hin); lra).
+  unfold is_tau. rewrite counted_mass_eq. unfold counted_mass in *. unfold knot_root.
+  destruct Hp as [->| ->].
+  - destruct (Req_EM_T 1 1) as [_|N]; [|congruence].
+    assert (E : sum (fun bin : R * nat => INR (snd bin) * pw 1 (gap (fst bin) base)) bins = first).
+    { apply sum_ext. intros bin Hin. rewrite G0, pw_1 by auto. reflexivity. }
+    rewrite E in Hm. set (s := (1 - first) / count).
+    assert (Hs : 0 <= s) by (apply Rmult_le_pos; [lra | left; apply Rinv_0_lt_compat; exact Hc]).
+    split; [exact Hs|].
+    transitivity (first + s * count); [|unfold s; field; lra].
+    unfold first, count. rewrite <- sum_scale, <- sum_plus. apply sum_ext. intros bin Hin.
+    specialize (W bin Hin). rewrite G, pw_1 by (auto; lra). ring.
+  - destruct (Req_EM_T 2 1) as [N|_]; [exfalso; lra|].
+    assert (E : sum (fun bin : R * nat => INR (snd bin) * pw 2 (gap (fst bin) base)) bins = second).
+    { apply sum_ext. intros bin Hin. rewrite G0, pw_2 by auto. reflexivity. }
+    rewrite E in Hm.
+    assert (F0 : 0 <= first) by (apply sum_nonneg; intros bin Hin; apply Rmult_le_pos; [apply pos_INR | apply W; exact Hin]).
+    set (rest := 1 - second) in *. assert (R0 : 0 <= rest) by (unfold rest; lra).
+    set (D := sqrt (first * first + count * rest)).
+    assert (CR : 0 <= count * rest) by (apply Rmult_le_pos; lra).
+    assert (FF : 0 <= first * first) by (apply Rmult_le_pos; lra).
+    assert (D0 : 0 <= D) by apply sqrt_pos.
+    assert (DD : D * D = first * first + count * rest) by (apply sqrt_sqrt; lra).
+    set (s := rest / (first + D)).
+    assert (Q : 0 <= s /\ count * (s * s) + 2 * first * s = rest).
+    { destruct (Rle_lt_or_eq_dec 0 (first + D)) as [P|P]; [lra| |].
+      - split; [apply Rmult_le_pos; [lra | left; apply Rinv_0_lt_compat; exact P]|].
+        assert (Es : count * s = D - first).
+        { unfold s. apply Rmult_eq_reg_r with (first + D); [|lra].
+          replace (count * (rest / (first + D)) * (first + D)) with (count * rest) by (field; lra). lra. }
+        replace (count * (s * s) + 2 * first * s) with (s * (count * s + 2 * first)) by ring. rewrite Es.
+        unfold s. field. lra.
+      - assert (first = 0) by lra. assert (D = 0) by lra. assert (CR0 : count * rest = 0) by nra.
+        apply Rmult_integral in CR0. destruct CR0 as [C|C]; [lra|]. unfold s. rewrite C. unfold Rdiv. rewrite Rmult_0_l. split; lra. }
+    destruct Q as [Hs Q]. split; [exact Hs|].
+    transitivity (second + (count * (s * s) + 2 * first * s)); [|rewrite Q; unfold rest; ring].
+    replace (count * (s * s) + 2 * first * s) with ((s * s) * count + (2 * s) * first) by ring.
+    unfold second, count, first. rewrite <- !sum_scale, <- !sum_plus. apply sum_ext. intros bin Hin.
+    specialize (W bin Hin). rewrite G, pw_2 by (auto; lra). ring.
+Qed.

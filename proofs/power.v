@@ -94,6 +94,9 @@ Proof.
   - apply (continuity_pt_plus (f a)); [apply H; left; auto | apply IH; intros; apply H; right; auto].
 Qed.
 
+Lemma abs_le x a : Rabs x <= a -> - a <= x <= a.
+Proof. intros H. pose proof (Rle_abs x). pose proof (Rle_abs (- x)). rewrite Rabs_Ropp in *. lra. Qed.
+
 (** ** The power *)
 
 Lemma pw_zero p x : x <= 0 -> pw p x = 0.

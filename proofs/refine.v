@@ -92,3 +92,87 @@ Proof.
     destruct (Rle_dec lo' s); [|exact Ho]. destruct (Rle_dec s hi'); [lra | exact Ho]. }
   split; apply C; [lra|]. split; [apply Rmax_l | apply Rmax_lub; lra].
 Qed.
+
+(** ** The loop *)
+
+Lemma refine_step_invariant p z m tau tolerance slack proposal t lo hi :
+  1 <= p -> is_max m z -> is_tau p z tau -> 0 <= slack ->
+  m - 1 <= lo <= tau -> tau <= hi -> hi < m -> lo <= t <= hi ->
+  let '(t', lo', hi') := refine_step p z tolerance slack proposal (t, lo, hi) in
+  m - 1 <= lo' <= tau /\ tau <= hi' /\ hi' < m /\ lo' <= t' <= hi' /\
+  (Rabs (mass p z t - 1) <= tolerance -> tolerance < 1 ->
+    t' - tau <= 2 * tolerance /\ tau - t' <= 2 * tolerance / (1 - tolerance) + slack).
+Proof.
+  intros Hp Hm Ht Hs Hlo Hhi Hhm Hti. unfold refine_step.
+  destruct (newton_norm_left p z m tau t Hp Hm Ht ltac:(lra)) as [PF [PG [Left [Ahead _]]]].
+  pose proof (residual_bound p z m tau t Hp Hm Ht ltac:(lra)) as Res.
+  pose proof (left_of_root p z tau t ltac:(lra) Ht) as L. pose proof (right_of_root p z tau t ltac:(lra) Ht) as R.
+  set (F := mass p z t) in *. set (G := slope p z t) in *. set (below := t + norm_step p F G - slack).
+  set (lo' := Rmax lo below).
+  set (hi' := if Rlt_dec F 1 then Rmin hi t else Rmin hi (t + (F - 1))).
+  assert (A : m - 1 <= lo' <= tau).
+  { split; [apply Rle_trans with lo; [lra | apply Rmax_l] | apply Rmax_lub; unfold below; lra]. }
+  assert (B : tau <= hi' /\ t <= hi' /\ hi' <= hi /\ (F < 1 -> hi' <= t) /\ (1 <= F -> hi' <= t + (F - 1))).
+  { unfold hi'. destruct (Rlt_dec F 1) as [H|H].
+    - assert (tau <= t) by (apply R; lra). pose proof (Rmin_l hi t). pose proof (Rmin_r hi t).
+      repeat split; try apply Rmin_glb; lra.
+    - assert (t <= tau) by (apply L; lra). rewrite (Rabs_left1 (t - tau)), (Rabs_pos_eq (F - 1)) in Res by lra.
+      pose proof (Rmin_l hi (t + (F - 1))). pose proof (Rmin_r hi (t + (F - 1))).
+      repeat split; try apply Rmin_glb; lra. }
+  set (otherwise := if Rle_dec (Rabs (F - 1)) tolerance then t else (lo' + hi') / 2).
+  assert (O : otherwise <= hi') by (unfold otherwise; destruct (Rle_dec (Rabs (F - 1)) tolerance); lra).
+  set (next := match proposal with Some s => if Rle_dec (Rmax s lo') hi' then Rmax s lo' else otherwise | None => otherwise end).
+  assert (N : next <= hi') by (unfold next; destruct proposal as [s|]; [destruct (Rle_dec (Rmax s lo') hi')|]; lra).
+  assert (T : lo' <= Rmax next lo' <= hi') by (split; [apply Rmax_r | apply Rmax_lub; lra]).
+  split; [exact A|]. split; [lra|]. split; [lra|]. split; [exact T|].
+  intros Htol H1.
+  assert (Hd : Rabs (t - tau) <= tolerance) by lra. apply abs_le in Hd. apply abs_le in Htol.
+  split.
+  - destruct (Rlt_dec F 1); [|lra]. assert (hi' <= t) by tauto. lra.
+  - assert (Low : below <= lo') by apply Rmax_r.
+    assert (FG : F <= p * G).
+    { assert (F <= G).
+      { apply sum_le. intros x Hx. destruct Hm as [_ Hall]. rewrite Forall_forall in Hall. specialize (Hall x Hx).
+        assert (0 <= gap x t) by apply Rmax_r. assert (gap x t <= 1) by (apply Rmax_lub; lra).
+        rewrite pw_step by assumption. pose proof (pw_nonneg (p - 1) (gap x t)).
+        assert (gap x t * pw (p - 1) (gap x t) <= 1 * pw (p - 1) (gap x t)) by (apply Rmult_le_compat_r; assumption). lra. }
+      assert (1 * G <= p * G) by (apply Rmult_le_compat_r; lra). lra. }
+    assert (Q : - (tolerance / (1 - tolerance)) <= (F - 1) / (p * G)).
+    { assert (PpG : 0 < p * G) by lra. apply Rmult_le_reg_r with (p * G); [exact PpG|].
+      replace ((F - 1) / (p * G) * (p * G)) with (F - 1) by (field; lra).
+      assert (tolerance / (1 - tolerance) * (1 - tolerance) <= tolerance / (1 - tolerance) * (p * G)).
+      { apply Rmult_le_compat_l; [|lra]. apply Rmult_le_pos; [lra | left; apply Rinv_0_lt_compat; lra]. }
+      replace (tolerance / (1 - tolerance) * (1 - tolerance)) with tolerance in H by (field; lra). lra. }
+    assert (E : tolerance + tolerance / (1 - tolerance) <= 2 * tolerance / (1 - tolerance)).
+    { apply Rmult_le_reg_r with (1 - tolerance); [lra|].
+      replace ((tolerance + tolerance / (1 - tolerance)) * (1 - tolerance)) with (tolerance * (1 - tolerance) + tolerance) by (field; lra).
+      replace (2 * tolerance / (1 - tolerance) * (1 - tolerance)) with (2 * tolerance) by (field; lra).
+      assert (0 <= tolerance * tolerance) by apply Rle_0_sqr. lra. }
+    unfold below in Low. lra.
+Qed.
+
+(** However many passes, whatever the proposals: the bracket holds, its lower end is below the final t, and if the loop
+    stopped by its tolerance, the residual has certified the point before the last step, and bounds the final one. *)
+Theorem refine_loop_certifies : forall p z m tau tolerance passes t lo hi slack,
+  1 <= p -> is_max m z -> is_tau p z tau -> tolerance < 1 ->
+  Forall (fun pass => 0 <= snd pass <= slack) passes ->
+  m - 1 <= lo <= tau -> tau <= hi -> hi < m -> lo <= t <= hi ->
+  let '((t', lo', hi'), stopped) := refine_loop p z tolerance passes (t, lo, hi) in
+  lo' <= tau <= hi' /\ lo' <= t' <= hi' /\
+  (forall last, stopped = Some last ->
+    Rabs (mass p z last - 1) <= tolerance /\ Rabs (last - tau) <= tolerance /\
+    t' - tau <= 2 * tolerance /\ tau - t' <= 2 * tolerance / (1 - tolerance) + slack).
+Proof.
+  intros p z m tau tolerance passes. induction passes as [|[proposal slack1] passes IH];
+    intros t lo hi slack Hp Hm Ht Htol Hall Hlo Hhi Hhm Hti.
+  - simpl. split; [lra|]. split; [lra|]. intros last Hl. discriminate Hl.
+  - inversion Hall as [|pass rest Hs Hrest]; subst. simpl in Hs. cbn [refine_loop fst].
+    pose proof (refine_step_invariant p z m tau tolerance slack1 proposal t lo hi Hp Hm Ht ltac:(lra) Hlo Hhi Hhm Hti) as I.
+    destruct (refine_step p z tolerance slack1 proposal (t, lo, hi)) as [[t' lo'] hi'].
+    destruct I as [I1 [I2 [I3 [I4 I5]]]].
+    destruct (Rle_dec (Rabs (mass p z t - 1)) tolerance) as [Hd|Hd].
+    + split; [lra|]. split; [lra|]. intros last Hl. injection Hl as <-.
+      destruct (I5 Hd Htol) as [I6 I7]. split; [exact Hd|]. split; [|split; lra].
+      eapply Rle_trans; [apply (residual_bound p z m tau t Hp Hm Ht); lra | exact Hd].
+    + apply (IH t' lo' hi' slack); assumption.
+Qed.

@@ -3,6 +3,7 @@
     A row is a list of real scores z, times (alpha - 1) already.  Alpha enters as p = 1 / (alpha - 1) > 0, the power. *)
 
 From Coq Require Import Reals List Permutation ZArith.
+From Flocq Require Import Core.
 Import ListNotations.
 Open Scope R_scope.
 
@@ -53,6 +54,12 @@ Definition counted (bins : list (R * nat)) : list R := concat (map (fun bin => r
 Definition counted_mass (p : R) (bins : list (R * nat)) (t : R) : R :=
   sum (fun bin => INR (snd bin) * pw p (gap (fst bin) t)) bins.
 
+(** The root of a counted row that lies below [base], from its count and the sums of c * w and c * w ** 2, where the bins
+    lie w >= 0 above [base]; to be taken off it. *)
+Definition knot_root (p count first second : R) : R :=
+  if Req_EM_T p 1 then (1 - first) / count
+  else (1 - second) / (first + sqrt (first * first + count * (1 - second))).
+
 (** ** Refinement *)
 
 (** Newton's step on mass ** (1 / p), to be added to t. *)
@@ -73,6 +80,30 @@ Definition accepted (lo hi : R) (proposal : option R) (otherwise : R) : R :=
   | None => otherwise
   end.
 
+(** One pass of the refinement from (t, lo, hi), as the kernel makes it; [slack] is what it takes off for rounding. *)
+Definition refine_step (p : R) (z : list R) (tolerance slack : R) (proposal : option R) (at_ : R * R * R) : R * R * R :=
+  let '(t, lo, hi) := at_ in
+  let f := mass p z t in
+  let lo' := Rmax lo (t + norm_step p f (slope p z t) - slack) in
+  let hi' := if Rlt_dec f 1 then Rmin hi t else Rmin hi (t + (f - 1)) in
+  let otherwise := if Rle_dec (Rabs (f - 1)) tolerance then t else (lo' + hi') / 2 in
+  let next := match proposal with
+    | Some s => if Rle_dec (Rmax s lo') hi' then Rmax s lo' else otherwise
+    | None => otherwise
+    end in
+  (Rmax next lo', lo', hi').
+
+(** Passes with these proposals and slacks, until the mass is within the tolerance; also where it was then evaluated. *)
+Fixpoint refine_loop (p : R) (z : list R) (tolerance : R) (passes : list (option R * R)) (at_ : R * R * R)
+  : (R * R * R) * option R :=
+  match passes with
+  | [] => (at_, None)
+  | (proposal, slack) :: rest =>
+      let t := fst (fst at_) in
+      let next := refine_step p z tolerance slack proposal at_ in
+      if Rle_dec (Rabs (mass p z t - 1)) tolerance then (next, Some t) else refine_loop p z tolerance rest next
+  end.
+
 (** Halley's step on mass - 1, to be added to t. *)
 Definition curve (p : R) (z : list R) (t : R) : R := sum (fun x => pw (p - 2) (gap x t)) z.
 
@@ -81,6 +112,29 @@ Definition halley_step (p : R) (z : list R) (t : R) : R :=
   let f' := - p * slope p z t in
   let f'' := p * (p - 1) * curve p z t in
   - (2 * f * f') / (2 * (f' * f') - f * f'').
+
+(** ** Candidates *)
+
+Definition raised (running : option R) (x : R) : option R :=
+  match running with
+  | None => Some x
+  | Some r => Some (Rmax r x)
+  end.
+
+Definition in_reach (running : option R) (x : R) : bool :=
+  match running with
+  | None => true
+  | Some r => if Rlt_dec (- 1) (x - r) then true else false
+  end.
+
+(** The scores of the tiles that are kept: those with a score less than 1 below the maximum so far, their own included. *)
+Fixpoint scan (running : option R) (tiles : list (list R)) : list R :=
+  match tiles with
+  | [] => []
+  | tile :: rest =>
+      let now := fold_left raised tile running in
+      (if existsb (in_reach now) tile then tile else []) ++ scan now rest
+  end.
 
 (** ** Output *)
 
@@ -120,3 +174,71 @@ Definition dot (d : nat) (x y : vector) : R := total d (fun c => x c * y c).
 (** The mean of the values, weighted by the sensitivities. *)
 Definition centre (n : nat) (s : nat -> R) (value : nat -> vector) : vector :=
   fun c => total n (fun i => s i * value i c) / total n s.
+
+(** What the backward pass forms for each key of a row. *)
+Definition score_gradient (n d : nat) (s : nat -> R) (value : nat -> vector) (d_out : vector) (j : nat) : R :=
+  s j * (dot d (value j) d_out - dot d (centre n s value) d_out).
+
+(** One query; [attention_z] in the unit of tau. *)
+Definition attention_z (p : R) (e : nat) (scale : R) (query : vector) (key : nat -> vector) (j : nat) : R :=
+  scale * dot e query (key j) / p.
+
+Definition attention_row (p : R) (n e : nat) (scale : R) (query : vector) (key : nat -> vector) : list R :=
+  map (attention_z p e scale query key) (seq 0 n).
+
+Definition attention_out (p : R) (n e : nat) (scale : R) (query : vector) (key value : nat -> vector) (tau : R) : vector :=
+  fun c => total n (fun j => prob p (attention_z p e scale query key j) tau * value j c).
+
+(** x + h * y *)
+Definition shifted (x y : vector) (h : R) : vector := fun c => x c + h * y c.
+
+(** ** Floats: binary32 with gradual underflow, round to nearest even, no largest number *)
+
+Definition fl (x : R) : R := round radix2 (FLT_exp (-149) 24) ZnearestE x.
+
+Definition is_float (x : R) : Prop := generic_format radix2 (FLT_exp (-149) 24) x.
+
+Definition u : R := / 2 ^ 24.
+
+(** A sum in some order and grouping, exact and rounded. *)
+Inductive tree : Type :=
+  | Leaf (x : R)
+  | Node (a b : tree).
+
+Fixpoint depth (t : tree) : nat :=
+  match t with
+  | Leaf _ => 0
+  | Node a b => S (max (depth a) (depth b))
+  end.
+
+Fixpoint terms (t : tree) : list R :=
+  match t with
+  | Leaf x => [x]
+  | Node a b => terms a ++ terms b
+  end.
+
+Fixpoint float_sum (t : tree) : R :=
+  match t with
+  | Leaf x => x
+  | Node a b => fl (float_sum a + float_sum b)
+  end.
+
+Definition exact_sum (t : tree) : R := sum (fun x => x) (terms t).
+
+(** A total and what its last addition rounded away, which goes into the next term. *)
+Definition add_compensated (state : R * R) (x : R) : R * R :=
+  let y := fl (x + snd state) in
+  let larger := Rmax (fst state) y in
+  let smaller := Rmin (fst state) y in
+  let total := fl (larger + smaller) in
+  (total, fl (smaller - fl (total - larger))).
+
+Definition compensated (tile_sums : list R) : R :=
+  let state := fold_left add_compensated tile_sums (0, 0) in
+  fl (fst state + snd state).
+
+(** How far an operation that is not rounded to nearest may be off: four units of roundoff, or next to nothing. *)
+Definition approximates (computed exact : R) : Prop := Rabs (computed - exact) <= 4 * u * Rabs exact + / 2 ^ 100.
+
+(** The lower bound of the refinement: t + step - slack - 2 ** -23, from left to right. *)
+Definition float_bound (t step slack : R) : R := fl (fl (fl (t + step) - slack) - / 2 ^ 23).

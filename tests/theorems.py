@@ -16,7 +16,7 @@ from pathlib import Path
 SPECIFICATION = "specification"
 HEADER = ("From", "Require", "Import", "Open")
 STATED = ("Lemma", "Theorem")
-DEFINED = ("Definition", "Fixpoint")
+DEFINED = ("Definition", "Fixpoint", "Inductive")
 UNFINISHED = re.compile(r"\b(?:admit|give_up|Admitted|Abort|Axiom|bypass_check|Unset|shelve)\b")
 
 STATEMENT = re.compile(r"(Lemma|Theorem)\s+(\w+)\s*(.*)", flags=re.DOTALL)
