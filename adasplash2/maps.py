@@ -66,12 +66,13 @@ def entmax(
     ``alpha`` can be differentiated again, any number of times; forward mode and the transforms of `torch.func` work.
     Rows with the same alpha are solved together, so a tensor of a few different values costs little more than a float.
 
-    The kernels work in float32.  A row of up to 32768 keys is loaded once and stored once; a longer one is read once
-    for its largest scores, whose threshold is a lower bound, and once for each step from there, one or two in the mean.
+    The kernels work in float32.  A row of up to 32768 keys (16384 for an alpha other than 1.5 and 2) is loaded once and
+    stored once; a longer one is read once for its largest scores, whose threshold is a lower bound, and once for each
+    step from there, one or two in the mean.
     Steps end when the sum of the probabilities is within 2 ** -18 of 1 (2 ** -17 in 16 bits), and one more follows.
-    There is no iteration count to choose.  For an alpha other than 1.5 and 2 the relative error of a probability grows
-    as ``2 ** -24 / (alpha - 1)``.  The backward takes the probabilities as they were rounded to their dtype, so in
-    float16 a key below 6e-8 has no gradient.  The same inputs give the same bits.
+    There is no iteration count to choose, and no digit is lost as alpha tends to 1.  The backward takes the
+    probabilities as they were rounded to their dtype, so in float16 a key below 6e-8 has no gradient.  The same inputs
+    give the same bits.
 
     A compiled graph has no break on either path.
 

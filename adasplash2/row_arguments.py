@@ -111,6 +111,10 @@ def as_impl(caller: str, impl: Any, tensor: torch.Tensor, order: float | torch.T
             f"{caller}: alpha is {order}; the kernels take 1 < alpha <= 2. "
             f"Use impl='reference', which takes any alpha above 1."
         )
+    if not isinstance(order, torch.Tensor) and order <= 1.0 + 2.0**-24:
+        raise ValueError(
+            f"{caller}: alpha is {order}, which is 1 in float32, in which the kernels have it. Use impl='reference'."
+        )
     from .launch import INTERPRETED
 
     if not (tensor.is_cuda or tensor.is_meta or INTERPRETED):

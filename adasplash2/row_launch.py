@@ -50,8 +50,8 @@ class RowLaunch:
 
 _UNTIMED = "2026-11-25: fits the registers of sm_80, sm_90, sm_100 (cuda), gfx942 (hip); not timed"
 ROW_LAUNCH = {
-    "cuda": RowLaunch(4096, 32, 32, 32, (32768, 32768), (8192, 16384), 8192, 3, _UNTIMED),
-    "hip": RowLaunch(4096, 32, 64, 8, (16384, 32768), (16384, 16384), 8192, 2, _UNTIMED),
+    "cuda": RowLaunch(4096, 32, 32, 32, (16384, 32768), (8192, 16384), 8192, 3, _UNTIMED),
+    "hip": RowLaunch(4096, 32, 64, 8, (8192, 32768), (16384, 16384), 8192, 2, _UNTIMED),
     "interpreter": RowLaunch(
         4096, 32, 32, 16, (1024, 1024), (1024, 1024), 512, 1, "small, so that short rows take both ways"
     ),

@@ -18,32 +18,41 @@ LOG2_E = tl.constexpr(1.4426950408889634)
 
 
 @triton.jit
-def log_of(x):
-    """Return log(x), float32, for normal positive numbers; the error is 2 ** -23 of the result, and 2 ** -24 of its
-    multiple of log(2).  NaN and what is not positive give anything finite or NaN.
-    """
-    # x = 2 ** exponent * m with m from sqrt(1/2) to sqrt(2); log(m) = 2 * atanh((m - 1) / (m + 1))
-    bits = x.to(tl.int32, bitcast=True) + (EXPONENT_ONE_BITS - SQRT_HALF_BITS)
-    exponent = ((bits >> 23) - 127).to(tl.float32)
-    m = ((bits & MANTISSA_MASK) + SQRT_HALF_BITS).to(tl.float32, bitcast=True)
-    f = m - 1.0
+def log_one_plus(f):
+    """Return log(1 + f), float32, for f from -0.3 to 0.42; the error is 2 ** -23 of the result.  NaN stays NaN."""
+    # 2 * atanh(s) with s = f / (2 + f), whose first term 2 * s is f - f * s
     s = f / (2.0 + f)
     square = s * s
     series = 2.0 / 9.0 * square + 2.0 / 7.0
     series = series * square + 2.0 / 5.0
     series = series * square + 2.0 / 3.0
-    # 2 * s = f - f * s, and f is exact
-    return exponent * LN_2 + (f - s * (f - square * series))
+    return f - s * (f - square * series)
 
 
 @triton.jit
-def probs_of(gap, power, POWER: tl.constexpr):
-    """Return ``gap ** power``; float32, any shape, gap >= 0.  NaN stays NaN."""
+def log_of(x):
+    """Return log(x), float32, for normal positive numbers; the error is 2 ** -23 of the result, and 2 ** -24 of its
+    multiple of log(2).  NaN and what is not positive give anything finite or NaN.
+    """
+    # x = 2 ** exponent * m with m from sqrt(1/2) to sqrt(2)
+    bits = x.to(tl.int32, bitcast=True) + (EXPONENT_ONE_BITS - SQRT_HALF_BITS)
+    exponent = ((bits >> 23) - 127).to(tl.float32)
+    m = ((bits & MANTISSA_MASK) + SQRT_HALF_BITS).to(tl.float32, bitcast=True)
+    return exponent * LN_2 + log_one_plus(m - 1.0)
+
+
+@triton.jit
+def probs_of(gap, short, power, POWER: tl.constexpr):
+    """Return ``gap ** power``; float32, any shape, gap >= 0 and ``short = 1 - gap``.  NaN stays NaN.
+
+    As alpha tends to 1 all gaps do, and lose the digits that ``short`` still has.
+    """
     if POWER > 0:
         probs = gap_probs(gap, POWER)
     else:
-        safe = tl.where(gap > 0.0, gap, 1.0)
-        probs = tl.where(gap > 0.0, tl.exp2(log_of(safe) * (power * LOG2_E)), gap)
+        near = short < 0.25
+        log_gap = tl.where(near, log_one_plus(tl.where(near, -short, 0.0)), log_of(tl.where(gap > 0.0, gap, 1.0)))
+        probs = tl.where(gap > 0.0, tl.exp2(log_gap * (power * LOG2_E)), gap)
     return probs
 
 

@@ -50,17 +50,12 @@ def row_order(alpha_ptr, rows, exists, alpha_stride, POWER: tl.constexpr):
 
 
 @triton.jit
-def row_tolerance(tolerance, power):
-    """Return how close to 1 a mass can be asked to come: a gap next to 1 is rounded by 2 ** -25, which the power
-    multiplies.
-    """
-    return tl.maximum(tolerance, power * 2.0**-22)
-
-
-@triton.jit
-def row_gap(z, tau, rest):
-    """Return ``max(z - tau, 0)`` of a tile with the rows on axis 0, NaN where it is NaN."""
-    return positive((z - tau[:, None]) - rest[:, None])
+def row_probs(z, tau, rest, power, POWER: tl.constexpr):
+    """Return ``max(z - tau, 0)`` and its power, of a tile with the rows on axis 0; NaN where z is NaN."""
+    gap = positive((z - tau[:, None]) - rest[:, None])
+    # 1 + tau is exact where tau is below -1/2, and z relative to itself: a gap next to 1 is 1 less this.
+    short = ((tau + 1.0) + rest)[:, None] - z
+    return gap, probs_of(gap, short, power[:, None], POWER)
 
 
 @triton.jit
@@ -81,8 +76,7 @@ def root_in_hand(z, tau, open_rows, step, power, tolerance, max_passes, POWER: t
     index_of_pass = 0
     more = any_of(open_rows)
     while (more > 0) & (index_of_pass < max_passes):
-        gap = row_gap(z, tau, rest)
-        probs = probs_of(gap, power[:, None], POWER)
+        gap, probs = row_probs(z, tau, rest, power, POWER)
         mass, slope = tl.sum(probs, axis=1), tl.sum(sensitivity_of(gap, probs, POWER), axis=1)
         next_tau, next_rest = next_pair(tau, rest, mass, slope, step, POWER)
         tau, rest = tl.where(open_rows, next_tau, tau), tl.where(open_rows, next_rest, rest)

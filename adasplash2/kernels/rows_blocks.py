@@ -3,8 +3,8 @@
 import triton
 import triton.language as tl
 
-from .any_power import probs_of, sensitivity_of
-from .row import next_pair, root_in_hand, row_gap, row_order, row_tolerance
+from .any_power import sensitivity_of
+from .row import next_pair, root_in_hand, row_order, row_probs
 from .tile import add_compensated, any_of, larger_or_nan, row_maximum
 
 
@@ -31,7 +31,6 @@ def rows_blocks_kernel(
     scores_ptr += row * row_stride
     probs_ptr += row * n_keys
     step, power, known = row_order(alpha_ptr, rows, rows < n_rows, alpha_stride, POWER)
-    tolerance = row_tolerance(tolerance, power)
 
     peaks = tl.full([1, BLOCK_N], float("-inf"), tl.float32)
     for start in range(0, n_keys, BLOCK_N):
@@ -51,8 +50,7 @@ def rows_blocks_kernel(
         slopes = tl.zeros([1, BLOCK_N], tl.float32)
         for start in range(0, n_keys, BLOCK_N):
             z = (key_block(scores_ptr, start, n_keys, float("-inf"), BLOCK_N) - top[:, None]) * step[:, None]
-            gap = row_gap(z, tau, rest)
-            probs = probs_of(gap, power[:, None], POWER)
+            gap, probs = row_probs(z, tau, rest, power, POWER)
             masses, errors = add_compensated(masses, errors, probs)
             slopes += sensitivity_of(gap, probs, POWER)
         mass, slope = tl.sum(masses + errors, axis=1), tl.sum(slopes, axis=1)
@@ -65,7 +63,7 @@ def rows_blocks_kernel(
     for start in range(0, n_keys, BLOCK_N):
         scores = key_block(scores_ptr, start, n_keys, float("-inf"), BLOCK_N)
         z = (scores - top[:, None]) * step[:, None]
-        probs = probs_of(row_gap(z, tau, rest), power[:, None], POWER)
+        _, probs = row_probs(z, tau, rest, power, POWER)
         special = tl.where(scores == float("-inf"), 0.0, float("nan"))
         probs = tl.where(ordinary[:, None], probs, special)
         keys = start + tl.arange(0, BLOCK_N)[None, :]

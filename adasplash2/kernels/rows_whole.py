@@ -3,8 +3,7 @@
 import triton
 import triton.language as tl
 
-from .any_power import probs_of
-from .row import load_rows, root_in_hand, row_gap, row_order, row_tolerance, store_rows
+from .row import load_rows, root_in_hand, row_order, row_probs, store_rows
 from .tile import row_maximum
 
 
@@ -27,10 +26,8 @@ def rows_whole_kernel(
     row_max = row_maximum(scores)
     ordinary = (tl.abs(row_max) < float("inf")) & known
     z = (scores - tl.where(ordinary, row_max, 0.0)[:, None]) * step[:, None]
-    tau, rest, passes = root_in_hand(
-        z, step * 0.0 - 1.0, ordinary, step, power, row_tolerance(tolerance, power), max_passes, POWER
-    )
-    probs = probs_of(row_gap(z, tau, rest), power[:, None], POWER)
+    tau, rest, passes = root_in_hand(z, step * 0.0 - 1.0, ordinary, step, power, tolerance, max_passes, POWER)
+    _, probs = row_probs(z, tau, rest, power, POWER)
     probs = probs * (1.0 / tl.sum(probs, axis=1))[:, None]
     # Of other rows z is a multiple of the scores: a hidden key is -inf, and a row without a key nothing else.  (To hold
     # the scores themselves would take registers.)

@@ -131,6 +131,7 @@ def test_shapes_without_storage():
     [
         (ValueError, "impl must be None, 'triton' or 'reference', got 'cuda'", torch.ones(3), {"impl": "cuda"}),
         (TypeError, "input is float64; the kernels take", torch.ones(3).double(), {"impl": "triton"}),
+        (ValueError, "alpha is 1.00000001, which is 1 in", torch.ones(3), {"impl": "triton", "alpha": 1.00000001}),
         (ValueError, "alpha is 2.5; the kernels take 1 < alpha <= 2", torch.ones(3), {"impl": "triton", "alpha": 2.5}),
     ],
 )
