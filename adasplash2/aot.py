@@ -55,7 +55,8 @@ SPILL_LIMIT = 64
 # Where a measurement chose the row of the launch table, more programs at a time were worth it.
 TIMED_SPILL_LIMIT = 512
 
-_TYPES = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16", torch.int32: "i32", torch.int64: "i64"}
+_TYPES = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}
+_TYPES |= {torch.int16: "i16", torch.int32: "i32", torch.int64: "i64"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -151,9 +152,9 @@ def meta_calls(
     problem = Problem.of(query, key, alpha=alpha, scale=head_dim**-0.5, is_causal=is_causal, backend=backend, arch=arch)
     forward = empty_forward(problem, query)
     backward = empty_backward(problem, query, key, key)
-    return launch.forward_calls(problem, query, key, key, forward) + launch.backward_calls(
-        problem, query, query, key, key, forward.out, forward.base, forward.rest, forward.block_mask, backward
-    )
+    left = (forward.out, forward.base, forward.rest, forward.block_mask, forward.support)
+    calls = launch.forward_calls(problem, query, key, key, forward)
+    return calls + launch.backward_calls(problem, query, query, key, key, *left, backward)
 
 
 def _different(calls: list[launch.Call]) -> list[launch.Call]:

@@ -257,7 +257,7 @@ def _run_kernels(
     width = max(operands.query.shape[-1], operands.value.shape[-1])
     query, key, value = (widen(operand, width) for operand in operands[:3])
     refuse_tangents(query, key, value)
-    out, row_max, base, rest, words, mass, residual, passes = ops.differentiable_attention(
+    out, row_max, base, rest, words, mass, residual, passes, *_ = ops.differentiable_attention(
         query, key, value, alpha, is_causal, scale
     )
     if not return_aux:

@@ -15,10 +15,17 @@ import torch
 from triton.runtime.interpreter import InterpretedFunction
 
 from .kernels.backward_dkdv import backward_dkdv_kernel
+from .kernels.backward_dkdv_keys import backward_dkdv_keys_kernel
 from .kernels.backward_dq import backward_dq_kernel
+from .kernels.backward_dq_keys import backward_dq_keys_kernel
 from .kernels.block_list import block_list_kernel
 from .kernels.block_mask_transpose import block_mask_transpose_kernel
 from .kernels.collect import collect_kernel
+from .kernels.column_counts import column_counts_kernel
+from .kernels.column_order import column_order_kernel
+from .kernels.column_paths import column_paths_kernel
+from .kernels.column_starts import column_starts_kernel
+from .kernels.columns import columns_kernel
 from .kernels.dense import dense_kernel
 from .kernels.histogram import histogram_kernel
 from .kernels.output import output_kernel
@@ -29,13 +36,15 @@ from .problem import (
     POWERS,
     ROW_KEYS,
     SOLVE_ROWS,
+    START_KEYS,
+    TURNED_ROWS,
     WIDE_ROW_KEYS,
     Problem,
     Program,
     block_d,
     ceil_div,
 )
-from .state import BackwardState, ForwardState, Lists, empty_backward, empty_forward
+from .state import BackwardState, ForwardState, Lists, Support, empty_backward, empty_forward
 
 # Triton decides at import, from TRITON_INTERPRET, whether kernels are compiled or interpreted.
 INTERPRETED = isinstance(dense_kernel, InterpretedFunction)
@@ -43,8 +52,9 @@ INTERPRETED = isinstance(dense_kernel, InterpretedFunction)
 BACKEND = "interpreter" if INTERPRETED else "hip" if torch.version.hip else "cuda"
 # Queries or keys of a tile, at most.
 MOST_TILE_ROWS = 128
-# Stages that only turn bits over.
+# Stages that only turn bits over, and those that handle indices.
 _SMALL = Program(1, 1)
+_INDICES = Program(4, 1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -142,8 +152,9 @@ def forward_calls(
             | pair
             | _lists(state.kept)
             | paths
-            | {"value": operand(value), "out": operand(state.out), "mass_ptr": state.mass},
-            tile | power | {"TILE_M": launch.dense_m},
+            | {"value": operand(value), "out": operand(state.out), "mass_ptr": state.mass}
+            | {"row_counts_ptr": state.support.counts},
+            tile | power | {"TILE_M": launch.dense_m, "BY_KEYS": problem.by_keys},
         ),
     ]
 
@@ -155,6 +166,8 @@ def _calls_by_keys(problem: Problem, scored: dict[str, Any], value: torch.Tensor
     scratch = {"entries_ptr": state.entries, "counts_ptr": state.counts, "entry_capacity": problem.row_entries}
     rows: dict[str, Any] = {"lo_ptr": state.lo, "base_ptr": state.base, "rest_ptr": state.rest, "mass_ptr": state.mass}
     rows |= {"residual_ptr": state.residual, "passes_ptr": state.passes, "block_mask_ptr": state.block_mask}
+    rows |= {"support_ptr": state.support.pool, "starts_ptr": state.support.starts, "used_ptr": state.support.used}
+    rows |= {"row_counts_ptr": state.support.counts, "support_capacity": problem.support_capacity}
     calls = []
     for first in range(0, problem.n_tiles, problem.tiles_at_once):
         now = min(problem.tiles_at_once, problem.n_tiles - first)
@@ -206,12 +219,13 @@ def backward_calls(
     base: torch.Tensor,
     rest: torch.Tensor,
     block_mask: torch.Tensor,
+    support: Support,
     state: BackwardState,
 ) -> list[Call]:
     """Return the backward stages in their order; they read what the forward stages left and write ``state``."""
     launch, backend = problem.launch, problem.backend
     shape = _shape(problem)
-    constants = _tile(problem) | {"POWER": POWERS[problem.alpha]}
+    constants = _tile(problem) | {"POWER": POWERS[problem.alpha], "BY_KEYS": problem.by_keys}
     scored: dict[str, Any] = {"query": operand(query), "key": operand(key), "value": operand(value)}
     scored["d_out"] = operand(d_out)
     scored |= {"base_ptr": base, "rest_ptr": rest, "delta_ptr": state.delta, "scale": problem.scale}
@@ -226,7 +240,12 @@ def backward_calls(
             heads * problem.n_query_blocks,
             launch.backward_dq,
             backend,
-            scored | shape | _lists(state.kept) | {"out": operand(out), "d_query": operand(state.d_query)},
+            scored
+            | shape
+            | _lists(state.kept)
+            | {"out": operand(out), "d_query": operand(state.d_query)}
+            | {"counts_ptr": support.counts, "used_ptr": support.used, "support_capacity": problem.support_capacity}
+            | {"tile_pairs": problem.tile_pairs},
             constants,
         ),
         Call(
@@ -246,6 +265,7 @@ def backward_calls(
             {},
         ),
         _block_lists(problem, state.transposed, state.keeping, by_keys=True),
+        *(_backward_calls_by_keys(problem, scored, out, support, state) if problem.by_keys else ()),
         Call(
             "backward_dkdv",
             backward_dkdv_kernel,
@@ -255,8 +275,117 @@ def backward_calls(
             scored
             | by_key
             | _lists(state.keeping)
+            | {"d_key": operand(state.d_key), "d_value": operand(state.d_value), "paths_ptr": state.column_paths},
+            constants | {"IS_WHOLE": problem.n_queries % launch.block_m == 0},
+        ),
+    ]
+
+
+def _backward_calls_by_keys(
+    problem: Problem, scored: dict[str, Any], out: torch.Tensor, support: Support, state: BackwardState
+) -> list[Call]:
+    """Return the backward stages that work on single keys and single queries."""
+    launch, backend, shape, tile = problem.launch, problem.backend, _shape(problem), _tile(problem)
+    heads, kv_heads = problem.batch * problem.heads, problem.batch * problem.kv_heads
+    turned, turned_rows = heads * ceil_div(problem.n_queries, TURNED_ROWS), {"ROWS": TURNED_ROWS}
+    power = {"POWER": POWERS[problem.alpha], "ROWS": SOLVE_ROWS}
+    width = {name: tile[name] for name in ("BLOCK_D", "HEAD_DIM")}
+    block_n = {"BLOCK_N": launch.block_n}
+    sizes = {name: shape[name] for name in ("heads", "group", "n_queries", "n_keys")}
+    capacity = {"capacity": problem.support_capacity}
+    rows = {"support_ptr": support.pool, "starts_ptr": support.starts}
+    rows |= {"counts_ptr": support.counts, "used_ptr": support.used}
+    counts, ends = {"column_counts_ptr": state.column_counts}, {"column_ends_ptr": state.column_ends}
+    paths, columns = {"paths_ptr": state.column_paths}, {"columns_ptr": state.columns}
+    pairs = {"block_pairs_ptr": state.block_pairs}
+    unlisted = {"unlisted_ptr": state.unlisted, "n_unlisted_ptr": state.n_unlisted}
+    n_columns = {name: sizes[name] for name in ("heads", "group", "n_keys")}
+    by_key = {name: shape[name] for name in shape if name != "heads"} | {"kv_heads": problem.kv_heads}
+    return [
+        Call(
+            "backward_dq_keys",
+            backward_dq_keys_kernel,
+            heads * ceil_div(problem.n_queries, SOLVE_ROWS),
+            launch.backward_dq_keys,
+            backend,
+            scored
+            | shape
+            | rows
+            | capacity
+            | {"out": operand(out), "d_query": operand(state.d_query)}
+            | {"numbers_ptr": state.kept.numbers, "tile_pairs": problem.tile_pairs},
+            width | power | {"BLOCK_M": launch.block_m},
+        ),
+        Call(
+            "column_counts",
+            column_counts_kernel,
+            turned,
+            _INDICES,
+            backend,
+            rows | counts | capacity | {name: sizes[name] for name in ("heads", "n_queries", "n_keys")},
+            turned_rows,
+        ),
+        Call(
+            "column_paths",
+            column_paths_kernel,
+            kv_heads * problem.n_key_blocks,
+            _SMALL,
+            backend,
+            {"lists_ptr": state.keeping.places, "numbers_ptr": state.keeping.numbers}
+            | {"list_capacity": state.keeping.places.shape[2], "kv_heads": problem.kv_heads}
+            | {"counts_ptr": support.counts, "used_ptr": support.used}
+            | {name: sizes[name] for name in ("group", "n_queries", "n_keys")}
+            | {"column_rows": problem.column_rows, "tile_pairs": problem.tile_pairs}
+            | counts
+            | pairs
+            | unlisted
+            | paths
+            | capacity,
+            {"BLOCK_M": launch.block_m} | block_n,
+        ),
+        Call(
+            "column_starts",
+            column_starts_kernel,
+            heads * ceil_div(problem.n_keys, START_KEYS),
+            _INDICES,
+            backend,
+            counts | pairs | paths | n_columns | {"starts_ptr": state.column_ends},
+            {"KEYS": START_KEYS} | block_n,
+        ),
+        Call(
+            "columns",
+            columns_kernel,
+            turned,
+            _INDICES,
+            backend,
+            rows | paths | ends | columns | sizes | capacity,
+            turned_rows | block_n,
+        ),
+        Call(
+            "column_order",
+            column_order_kernel,
+            turned,
+            _INDICES,
+            backend,
+            rows | paths | counts | ends | columns | sizes | capacity | {"sorted_ptr": state.sorted_columns},
+            turned_rows | block_n,
+        ),
+        Call(
+            "backward_dkdv_keys",
+            backward_dkdv_keys_kernel,
+            kv_heads * ceil_div(problem.n_keys, SOLVE_ROWS),
+            launch.backward_dkdv_keys,
+            backend,
+            scored
+            | by_key
+            | {"columns_ptr": state.sorted_columns}
+            | ends
+            | counts
+            | unlisted
+            | paths
+            | capacity
             | {"d_key": operand(state.d_key), "d_value": operand(state.d_value)},
-            constants,
+            width | power | block_n | {"BLOCK_M": launch.block_m, "IS_CAUSAL": problem.is_causal},
         ),
     ]
 
@@ -283,6 +412,7 @@ def backward(
     base: torch.Tensor,
     rest: torch.Tensor,
     block_mask: torch.Tensor,
+    support: Support,
     *,
     alpha: float,
     is_causal: bool,
@@ -293,7 +423,7 @@ def backward(
     raised_query = signed(as_operand(query), scale)
     raised_key, raised_value = as_operand(key), as_operand(value)
     state = empty_backward(problem, raised_query, raised_key, raised_value)
-    left = (as_operand(out), base, rest, block_mask)
+    left = (as_operand(out), base, rest, block_mask, support)
     with device_of(query):
         for call in backward_calls(problem, as_operand(d_out), raised_query, raised_key, raised_value, *left, state):
             call.run()

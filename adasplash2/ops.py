@@ -7,7 +7,8 @@ from typing import Any
 import torch
 
 from . import launch
-from .problem import Problem
+from .problem import Problem, index_type
+from .state import Support
 from .transforms import as_bytes, as_function, as_words, empty_bytes, fold_vmap, refuse_tangents
 
 
@@ -23,8 +24,14 @@ def attention(
     torch.Tensor,
     torch.Tensor,
     torch.Tensor,
+    torch.Tensor,
+    torch.Tensor,
+    torch.Tensor,
+    torch.Tensor,
 ]:
-    """Return out, row_max, tau as base and rest, block_mask (bytes of its words), mass, residual, passes.
+    """Return out, row_max, tau as base and rest, block_mask, mass, residual, passes, and the parts of the support.
+
+    block_mask and the pool of the support come as bytes.
 
     The first dimension of every tensor is that of query, or a multiple of it, by which `fold_vmap` divides.
     """
@@ -38,6 +45,10 @@ def attention(
         state.mass,
         state.residual,
         state.passes,
+        as_bytes(state.support.pool),
+        state.support.starts,
+        state.support.counts,
+        state.support.used,
     )
 
 
@@ -49,7 +60,13 @@ def _(query, key, value, alpha, is_causal, scale):  # type: ignore[no-untyped-de
         return query.new_empty(problem.row_shape, dtype=dtype)
 
     words = empty_bytes(query, problem.mask_shape)
-    return torch.empty_like(query), row(), row(), row(), words, row(), row(), row(torch.int32)
+    pool = query.new_empty(problem.support_bytes, dtype=torch.uint8)
+    heads = problem.row_shape[:2]
+    of_rows = problem.row_shape if problem.by_keys else (*heads, 0)
+    starts, counts = (query.new_empty(of_rows, dtype=torch.int32) for _ in range(2))
+    used = query.new_empty(heads, dtype=torch.int32)
+    of_state = (row(), row(), row(), words, row(), row(), row(torch.int32))
+    return torch.empty_like(query), *of_state, pool, starts, counts, used
 
 
 @torch.library.custom_op("adasplash2::attention_backward", mutates_args=())
@@ -62,6 +79,10 @@ def attention_backward(
     base: torch.Tensor,
     rest: torch.Tensor,
     block_mask: torch.Tensor,
+    pool: torch.Tensor,
+    starts: torch.Tensor,
+    counts: torch.Tensor,
+    used: torch.Tensor,
     alpha: float,
     is_causal: bool,
     scale: float,
@@ -77,6 +98,12 @@ def attention_backward(
         base,
         rest,
         as_words(block_mask, problem.mask_shape),
+        Support(
+            pool.view(index_type(problem.n_keys)).view(*problem.row_shape[:2], problem.support_capacity),
+            starts,
+            counts,
+            used,
+        ),
         alpha=alpha,
         is_causal=is_causal,
         scale=scale,
@@ -85,14 +112,14 @@ def attention_backward(
 
 
 @attention_backward.register_fake
-def _(d_out, query, key, value, out, base, rest, block_mask, alpha, is_causal, scale):  # type: ignore[no-untyped-def]
+def _(d_out, query, key, value, out, base, rest, block_mask, pool, starts, counts, used, alpha, is_causal, scale):  # type: ignore[no-untyped-def]
     return torch.empty_like(query), torch.empty_like(key), torch.empty_like(value)
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[torch.Tensor, ...]) -> None:
     query, key, value, ctx.alpha, ctx.is_causal, ctx.scale = inputs
-    out, _, base, rest, block_mask, *_ = output
-    ctx.save_for_backward(query, key, value, out, base, rest, block_mask)
+    out, _, base, rest, block_mask, _, _, _, *support = output
+    ctx.save_for_backward(query, key, value, out, base, rest, block_mask, *support)
 
 
 def _backward(ctx: Any, d_out: torch.Tensor, *_: torch.Tensor) -> tuple[torch.Tensor | None, ...]:

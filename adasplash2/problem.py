@@ -20,11 +20,26 @@ LIST_CAPACITY = 2048
 # their gradients go by tiles, which sum q.k in another order, and a threshold from single keys would be off by that,
 # which 16 bits do not resolve and float32 does.
 SOLVE_ROWS = 16
-ROW_ENTRIES = 128
+ROW_ENTRIES = 192
 ROW_KEYS = 64
 WIDE_ROW_KEYS = 128
 # Entries per candidate tile from which on its rows share so many keys that tiles make the output sooner.
-SHARED_WORDS = 40
+SHARED_WORDS = 110
+# Places for the support of a row, on average over a head: a head that needs more goes by tiles in the backward.
+ROW_SUPPORT = 40
+# A block of keys goes by tiles where one of its keys supports more rows than COLUMN_ROWS.  A block of queries or keys
+# does where its tiles hold more pairs of row and support on average than gathers have done in the time of a tile.
+COLUMN_ROWS = 1024
+TILE_PAIRS = 64
+# Parts of a column (PARTS in kernels/support.py).
+COLUMN_PARTS = 8
+# Query blocks without support in the pool that a block of keys may list (UNLISTED in kernels/column_paths.py).
+UNLISTED = 32
+# Rows that a program turns over, and keys whose columns one program finds the start of.
+TURNED_ROWS = 64
+START_KEYS = 1024
+# The longest row whose indices fit into 16 bits.
+SHORT_LENGTH = 2**16
 # Entries are scratch of at most so many bytes, shared by one part of the queries after the other.
 SCRATCH_BYTES = 2**28
 # The alphas that the fused kernels take and their power, 1 / (alpha - 1), as kernels/power.py knows it.
@@ -80,6 +95,8 @@ class Launch:
     output: Program
     backward_dq: Program
     backward_dkdv: Program
+    backward_dq_keys: Program
+    backward_dkdv_keys: Program
     why: str
 
     @property
@@ -114,6 +131,8 @@ def _square(
         program,
         program,
         program,
+        Program(2 * solve.warps, 1),
+        Program(2 * solve.warps, 1),
         why,
     )
 
@@ -125,7 +144,7 @@ _TIMED_64 = Launch(
     dense_m=128,
     dense_n=128,
     dense=Program(4, 2, 128),
-    collect=Program(4, 3, 128),
+    collect=Program(4, 2, 128),
     solve=Program(1, 1, 168),
     solve_wide=Program(4, 1),
     histogram=Program(4, 2, 168),
@@ -133,6 +152,8 @@ _TIMED_64 = Launch(
     output=Program(4, 2, 128),
     backward_dq=Program(4, 2),
     backward_dkdv=Program(4, 2),
+    backward_dq_keys=Program(2, 1, 168),
+    backward_dkdv_keys=Program(4, 1, 128),
     why=(
         "2026-11-25, one H100, torch 2.11, triton 3.6, length 32768, 16 heads, bf16, causal, topic16 / gauss1, ms: "
         "dense 2.08 / 2.65 (8 warps 2.24 / 3.10; 128 x 64 2.4 / 3.7); collect 0.66 / 4.03 (8 warps 0.62, gauss4 4.2); "
@@ -155,6 +176,8 @@ _TIMED_128 = Launch(
     output=Program(4, 2),
     backward_dq=Program(4, 2),
     backward_dkdv=Program(4, 2),
+    backward_dq_keys=Program(2, 1),
+    backward_dkdv_keys=Program(4, 1),
     why=(
         "2026-11-25, one H100, torch 2.11, triton 3.6, length 32768, 8 heads, bf16, causal, topic16 / gauss1, ms: "
         "dense 1.96 (8 warps of 128 registers 2.13); collect 0.42 / 2.98 (8 warps 0.38 / 3.02, 3 stages 0.40 / 3.26); "
@@ -187,7 +210,9 @@ LAUNCH = {
     ("hip", 2, 32): _square(64, Program(4, 1), Program(1, 1), _UNTIMED),
     ("hip", 2, 64): _square(64, Program(4, 1), Program(1, 1), _UNTIMED),
     ("hip", 2, 128): _square(64, Program(4, 1), Program(2, 1), _UNTIMED),
-    ("hip", 2, 256): _square(32, Program(4, 1), Program(4, 1), _UNTIMED),
+    ("hip", 2, 256): dataclasses.replace(
+        _square(32, Program(4, 1), Program(4, 1), _UNTIMED), backward_dkdv_keys=Program(4, 1)
+    ),
     ("hip", 4, 16): _square(32, Program(4, 1), Program(1, 1), _UNTIMED),
     ("hip", 4, 32): _square(32, Program(4, 1), Program(1, 1), _UNTIMED),
     ("hip", 4, 64): _square(32, Program(4, 1), Program(1, 1), _UNTIMED),
@@ -222,6 +247,11 @@ def arch_of(device: torch.device) -> str:
     return f"sm_{major}{minor}"
 
 
+def index_type(length: int) -> torch.dtype:
+    """Return the type of indices below a length."""
+    return torch.int16 if length <= SHORT_LENGTH else torch.int32
+
+
 def ceil_div(value: int, by: int) -> int:
     """Return ``value / by`` rounded up."""
     return -(-value // by)
@@ -248,6 +278,9 @@ class Problem:
     capacity: int = LIST_CAPACITY
     row_entries: int = ROW_ENTRIES
     shared_words: int = SHARED_WORDS
+    row_support: int = ROW_SUPPORT
+    column_rows: int = COLUMN_ROWS
+    tile_pairs: int = TILE_PAIRS
 
     @classmethod
     def of(
@@ -328,6 +361,18 @@ class Problem:
     def by_keys(self) -> bool:
         """Whether rows have room for single keys at all."""
         return self.row_entries > 0
+
+    @property
+    def support_capacity(self) -> int:
+        """Places of the pool of a head for the support of its rows, and of that for its columns."""
+        return self.n_queries * self.row_support if self.by_keys else 0
+
+    @property
+    def support_bytes(self) -> int:
+        """Bytes of the pools of all heads for the support; an expression, so that lengths may be symbols."""
+        index_bytes = 2 * torch.sym_min(ceil_div(self.n_keys, SHORT_LENGTH), 2)
+        bytes_: int = self.batch * self.heads * self.support_capacity * index_bytes
+        return bytes_
 
     @property
     def n_tiles(self) -> int:

@@ -6,7 +6,7 @@ import dataclasses
 
 import torch
 
-from .problem import LIST_NUMBERS, WORD_BITS, Problem
+from .problem import COLUMN_PARTS, LIST_NUMBERS, UNLISTED, WORD_BITS, Problem, index_type
 
 
 @dataclasses.dataclass(frozen=True)
@@ -15,6 +15,21 @@ class Lists:
 
     places: torch.Tensor
     numbers: torch.Tensor
+
+
+@dataclasses.dataclass(frozen=True)
+class Support:
+    """The support of rows that are solved by single keys (kernels/support.py).
+
+    ``pool`` is (batch, heads, places), int16 where that holds a key, else int32; ``starts`` and ``counts`` are int32
+    (batch, heads, n_queries), and ``used`` int32 (batch, heads).  Without stages by single keys all but ``used`` are
+    empty.
+    """
+
+    pool: torch.Tensor
+    starts: torch.Tensor
+    counts: torch.Tensor
+    used: torch.Tensor
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,16 +58,31 @@ class ForwardState:
     passes: torch.Tensor
     out: torch.Tensor
     mass: torch.Tensor
+    support: Support
 
 
 @dataclasses.dataclass(frozen=True)
 class BackwardState:
-    """What the backward stages write; gradients have the shape, strides and dtype of their operand."""
+    """What the backward stages write; gradients have the shape, strides and dtype of their operand.
+
+    ``column_counts`` and ``column_ends`` are int32 (batch, heads, n_keys, parts); ``column_paths`` int32 (batch,
+    kv_heads, key blocks); ``block_pairs`` and ``n_unlisted`` int32 (batch, heads, key blocks), ``unlisted`` with the
+    places of a list behind; ``columns`` and ``sorted_columns`` (batch, heads, places), int16 where that holds a query,
+    else int32.
+    """
 
     kept: Lists
     delta: torch.Tensor
     transposed: torch.Tensor
     keeping: Lists
+    column_counts: torch.Tensor
+    column_ends: torch.Tensor
+    column_paths: torch.Tensor
+    block_pairs: torch.Tensor
+    unlisted: torch.Tensor
+    n_unlisted: torch.Tensor
+    columns: torch.Tensor
+    sorted_columns: torch.Tensor
     d_query: torch.Tensor
     d_key: torch.Tensor
     d_value: torch.Tensor
@@ -83,20 +113,45 @@ def empty_forward(problem: Problem, query: torch.Tensor) -> ForwardState:
         passes=row(torch.int32),
         out=torch.empty_like(query),
         mass=row(),
+        support=empty_support(problem, device),
     )
 
 
 def empty_backward(problem: Problem, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> BackwardState:
-    """Return memory for the backward stages."""
-    device = query.device
+    """Return memory for the backward stages; only the counts of the columns are set, since rows add to them."""
+    device, heads = query.device, (problem.batch, problem.heads)
+    by_block = (*heads, problem.n_key_blocks if problem.by_keys else 0)
+    by_key, pool = (*heads, problem.n_keys if problem.by_keys else 0, COLUMN_PARTS), (*heads, problem.support_capacity)
     return BackwardState(
         kept=empty_lists(problem.list_shape, device),
         delta=torch.empty(problem.row_shape, dtype=torch.float32, device=device),
         transposed=torch.empty(problem.transposed_shape, dtype=torch.int32, device=device),
         keeping=empty_lists(problem.transposed_list_shape, device),
+        column_counts=torch.zeros(by_key, dtype=torch.int32, device=device),
+        column_ends=torch.empty(by_key, dtype=torch.int32, device=device),
+        column_paths=torch.empty(
+            problem.batch, problem.kv_heads, problem.n_key_blocks, dtype=torch.int32, device=device
+        ),
+        block_pairs=torch.empty(by_block, dtype=torch.int32, device=device),
+        unlisted=torch.empty((*by_block, UNLISTED), dtype=torch.int32, device=device),
+        n_unlisted=torch.empty(by_block, dtype=torch.int32, device=device),
+        columns=torch.empty(pool, dtype=index_type(problem.n_queries), device=device),
+        sorted_columns=torch.empty(pool, dtype=index_type(problem.n_queries), device=device),
         d_query=torch.empty_like(query),
         d_key=torch.empty_like(key),
         d_value=torch.empty_like(value),
+    )
+
+
+def empty_support(problem: Problem, device: torch.device) -> Support:
+    """Return memory for the support of rows; only ``used`` is set."""
+    heads = (problem.batch, problem.heads)
+    rows = (*heads, problem.n_queries if problem.by_keys else 0)
+    return Support(
+        torch.empty(*heads, problem.support_capacity, dtype=index_type(problem.n_keys), device=device),
+        torch.empty(rows, dtype=torch.int32, device=device),
+        torch.empty(rows, dtype=torch.int32, device=device),
+        torch.zeros(heads, dtype=torch.int32, device=device),
     )
 
 

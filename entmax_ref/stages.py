@@ -36,6 +36,7 @@ from entmax_ref.arguments import Booleans, Floats
 BINS = 16
 # Bins of the block maxima: so many in a unit of z, and so many in all.
 LEVELS = 8
+LEVELS_PER_UNIT = 12
 
 
 class Dense(NamedTuple):
@@ -144,11 +145,11 @@ def dense(z: Floats, alpha: float = 1.5, *, block: int) -> Dense:
     ordinary = np.isfinite(highest)
     top = np.where(ordinary, highest, 0.0)[..., None]
     with np.errstate(invalid="ignore"):
-        level = np.floor(LEVELS * top) - np.floor(LEVELS * blocks)
+        level = np.floor(LEVELS_PER_UNIT * top) - np.floor(LEVELS_PER_UNIT * blocks)
     counts = [np.sum(level == index, axis=-1, dtype=np.float64) for index in range(LEVELS)]
     counts[0] = counts[0] - 1.0  # row_max is not rounded
-    excess = (LEVELS * top - np.floor(LEVELS * top))[..., 0]
-    knots = np.stack([(excess + index) / LEVELS for index in range(LEVELS)], axis=-1)
+    excess = (LEVELS_PER_UNIT * top - np.floor(LEVELS_PER_UNIT * top))[..., 0]
+    knots = np.stack([(excess + index) / LEVELS_PER_UNIT for index in range(LEVELS)], axis=-1)
     below = _histogram_root(np.maximum(np.stack(counts, axis=-1), 0.0), knots, alpha)
     special = np.where(highest == -np.inf, np.inf, np.nan)
     return Dense(highest, np.where(ordinary, highest - below, special), candidates)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from adasplash2 import launch
 from adasplash2.problem import ROW_ENTRIES, Launch, Problem, Program
-from adasplash2.state import ForwardState, Lists, empty_backward, empty_forward, unpack_mask
+from adasplash2.state import ForwardState, empty_backward, empty_forward, unpack_mask
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 U = 2.0**-24  # unit roundoff of float32
@@ -69,7 +69,7 @@ _PROGRAM = Program(4, 1)
 
 def small_launch(tile=TILE, dense=TILE):
     """Return a row of the launch table with square tiles."""
-    return Launch(tile, tile, dense, dense, *(_PROGRAM,) * 9, "the smallest tile")
+    return Launch(tile, tile, dense, dense, *(_PROGRAM,) * 11, "the smallest tile")
 
 
 # What makes every block take one path.
@@ -85,8 +85,7 @@ def copied(state):
     copies = {}
     for field in dataclasses.fields(state):
         value = getattr(state, field.name)
-        is_lists = isinstance(value, Lists)
-        copies[field.name] = Lists(value.places.clone(), value.numbers.clone()) if is_lists else value.clone()
+        copies[field.name] = copied(value) if dataclasses.is_dataclass(value) else value.clone()
     return type(state)(**copies)
 
 
@@ -127,7 +126,7 @@ def backward(run, d_out):
     left = run.after["output"]
     state = empty_backward(run.problem, run.query, run.key, run.value)
     operands = (d_out, run.query, run.key, run.value)
-    rows = (left.out, left.base, left.rest, left.block_mask)
+    rows = (left.out, left.base, left.rest, left.block_mask, left.support)
     for call in launch.backward_calls(run.problem, *operands, *rows, state):
         call.run()
     return state

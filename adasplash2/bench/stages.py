@@ -61,10 +61,10 @@ def backward_stages(
     calls, left = forward_stages(load, alpha, row)()
     for call in calls:
         call.run()
-    rows = (left.out, left.base, left.rest, left.block_mask)
+    rows, support = (left.out, left.base, left.rest, left.block_mask), left.support
     d_out = launch.as_operand(d_out)
 
     def prepare() -> list[launch.Call]:
-        return launch.backward_calls(problem, d_out, *operands, *rows, empty_backward(problem, *operands))
+        return launch.backward_calls(problem, d_out, *operands, *rows, support, empty_backward(problem, *operands))
 
     return prepare

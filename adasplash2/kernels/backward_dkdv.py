@@ -17,26 +17,57 @@ from .tile import (
     store_operand_tile,
     turned_products,
     visible_turned,
+    whole_tile,
 )
 
 
 @triton.jit
+def add_tile(
+    total_key, total_value, k, v, query, d_out, base_ptr, rest_ptr, delta_ptr, z_scale,
+    batch, head, batch_head, query_start, key_start, n_queries, n_keys,
+    IS_CAUSAL: tl.constexpr, POWER: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_D: tl.constexpr, HEAD_DIM: tl.constexpr,
+):  # fmt: skip
+    """Add to the gradients of some keys what a block of queries has for them, any of which may be hidden or poisoned.
+
+    A poisoned query must not reach the keys that it does not see.
+    """
+    offsets, exists = row_offsets(batch_head, query_start, n_queries, BLOCK_M)
+    base = tl.load(base_ptr + offsets, mask=exists, other=float("inf"))
+    rest = tl.load(rest_ptr + offsets, mask=exists, other=0.0)
+    healthy = has_threshold(base)
+    delta = tl.load(delta_ptr + offsets, mask=healthy, other=0.0)
+    q = operand_rows(query, batch, head, query_start, healthy, BLOCK_M, BLOCK_D, HEAD_DIM)
+    grad = operand_rows(d_out, batch, head, query_start, healthy, BLOCK_M, BLOCK_D, HEAD_DIM)
+    visible = visible_turned(query_start, key_start, n_queries, n_keys, IS_CAUSAL, BLOCK_M, k.shape[0])
+    gap = tl.where(visible, positive(above_turned(turned_products(k, q), z_scale, base, rest)), 0.0)
+    total_value = tl.dot(gap_probs(gap, POWER).to(grad.dtype), grad, total_value, input_precision="ieee")
+    d_scores = gap_sensitivity(gap, POWER) * (inner_products(v, grad) - delta[None, :])
+    total_key = tl.dot(d_scores.to(q.dtype), q, total_key, input_precision="ieee")
+    return total_key, total_value
+
+
+@triton.jit
 def backward_dkdv_kernel(
-    query, key, value, d_out, d_key, d_value, base_ptr, rest_ptr, delta_ptr, lists_ptr, numbers_ptr,
+    query, key, value, d_out, d_key, d_value, base_ptr, rest_ptr, delta_ptr, lists_ptr, numbers_ptr, paths_ptr,
     z_scale, scale, kv_heads, group, n_queries, n_keys, capacity,
-    IS_CAUSAL: tl.constexpr, POWER: tl.constexpr,
+    IS_CAUSAL: tl.constexpr, POWER: tl.constexpr, BY_KEYS: tl.constexpr, IS_WHOLE: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, HEAD_DIM: tl.constexpr,
 ):  # fmt: skip
     """Grid (key blocks * batch * kv_heads,).
 
+    Blocks that go by single queries are left out.
     Reads the operands, tau as base and rest, delta and the lists of the transposed mask; writes d_key and d_value.
     The query heads of a group and their blocks are added in a fixed order, so the same inputs give the same bits.
     Tiles are [keys, queries]: then the weights are left factors as they are.
+    IS_WHOLE says that blocks of queries divide their number.
     Where every query sees every key, what a poisoned query has is NaN for all of them; elsewhere it must not reach the
     keys that it does not see.  Lemmas: jacobian_form, delta_is_centre, block_mask_superset
     """
     key_block, batch, kv_head, batch_kv_head = program_place(n_keys, kv_heads, BLOCK_N)
     key_start = key_block * BLOCK_N
+    if BY_KEYS:
+        if tl.load(paths_ptr + tl.program_id(0)) > 0:
+            return
     k = operand_tile(key, batch, kv_head, key_start, n_keys, BLOCK_N, BLOCK_D, HEAD_DIM)
     v = operand_tile(value, batch, kv_head, key_start, n_keys, BLOCK_N, BLOCK_D, HEAD_DIM)
 
@@ -50,26 +81,28 @@ def backward_dkdv_kernel(
         below, length, first = load_numbers(numbers_of_list_ptr)
         for index in range(below):
             query_start = listed(list_ptr, index, first) * BLOCK_M
-            offsets, exists = row_offsets(batch_head, query_start, n_queries, BLOCK_M)
-            base = tl.load(base_ptr + offsets, mask=exists, other=float("inf"))
-            rest = tl.load(rest_ptr + offsets, mask=exists, other=0.0)
-            healthy = has_threshold(base)
-            delta = tl.load(delta_ptr + offsets, mask=healthy, other=0.0)
-            q = operand_rows(query, batch, head, query_start, healthy, BLOCK_M, BLOCK_D, HEAD_DIM)
-            grad = operand_rows(d_out, batch, head, query_start, healthy, BLOCK_M, BLOCK_D, HEAD_DIM)
-            visible = visible_turned(query_start, key_start, n_queries, n_keys, IS_CAUSAL, BLOCK_M, BLOCK_N)
-            gap = tl.where(visible, positive(above_turned(turned_products(k, q), z_scale, base, rest)), 0.0)
-            total_value = tl.dot(gap_probs(gap, POWER).to(grad.dtype), grad, total_value, input_precision="ieee")
-            d_scores = gap_sensitivity(gap, POWER) * (inner_products(v, grad) - delta[None, :])
-            total_key = tl.dot(d_scores.to(q.dtype), q, total_key, input_precision="ieee")
+            total_key, total_value = add_tile(
+                total_key, total_value, k, v, query, d_out, base_ptr, rest_ptr, delta_ptr, z_scale,
+                batch, head, batch_head, query_start, key_start, n_queries, n_keys,
+                IS_CAUSAL, POWER, BLOCK_M, BLOCK_D, HEAD_DIM,
+            )  # fmt: skip
         for index in range(below, length):
             query_start = listed(list_ptr, index, first) * BLOCK_M
             offsets, exists = row_offsets(batch_head, query_start, n_queries, BLOCK_M)
-            base = tl.load(base_ptr + offsets, mask=exists, other=float("inf"))
-            rest = tl.load(rest_ptr + offsets, mask=exists, other=0.0)
-            delta = tl.load(delta_ptr + offsets, mask=exists, other=0.0)
-            q = operand_rows(query, batch, head, query_start, exists, BLOCK_M, BLOCK_D, HEAD_DIM)
-            grad = operand_rows(d_out, batch, head, query_start, exists, BLOCK_M, BLOCK_D, HEAD_DIM)
+            if IS_WHOLE:
+                base, rest, delta = (
+                    tl.load(base_ptr + offsets),
+                    tl.load(rest_ptr + offsets),
+                    tl.load(delta_ptr + offsets),
+                )
+                q = whole_tile(query, batch, head, query_start, BLOCK_M, BLOCK_D, HEAD_DIM)
+                grad = whole_tile(d_out, batch, head, query_start, BLOCK_M, BLOCK_D, HEAD_DIM)
+            else:
+                base = tl.load(base_ptr + offsets, mask=exists, other=float("inf"))
+                rest = tl.load(rest_ptr + offsets, mask=exists, other=0.0)
+                delta = tl.load(delta_ptr + offsets, mask=exists, other=0.0)
+                q = operand_rows(query, batch, head, query_start, exists, BLOCK_M, BLOCK_D, HEAD_DIM)
+                grad = operand_rows(d_out, batch, head, query_start, exists, BLOCK_M, BLOCK_D, HEAD_DIM)
             gap = positive(above_turned(turned_products(k, q), z_scale, base, rest))
             total_value = tl.dot(gap_probs(gap, POWER).to(grad.dtype), grad, total_value, input_precision="ieee")
             d_scores = gap_sensitivity(gap, POWER) * (inner_products(v, grad) - delta[None, :])

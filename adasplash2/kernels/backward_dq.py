@@ -5,6 +5,7 @@ import triton.language as tl
 
 from .lists import list_pointers, listed, load_numbers
 from .power import gap_sensitivity
+from .support import goes_by_keys
 from .tile import (
     above,
     has_threshold,
@@ -27,12 +28,13 @@ TILES_OF_FEW_KEYS = tl.constexpr(8)
 @triton.jit
 def backward_dq_kernel(
     query, key, value, out, d_out, d_query, base_ptr, rest_ptr, lists_ptr, numbers_ptr, delta_ptr,
-    z_scale, scale, heads, group, n_queries, n_keys, capacity,
-    IS_CAUSAL: tl.constexpr, POWER: tl.constexpr,
+    counts_ptr, used_ptr, z_scale, scale, heads, group, n_queries, n_keys, capacity, support_capacity, tile_pairs,
+    IS_CAUSAL: tl.constexpr, POWER: tl.constexpr, BY_KEYS: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, HEAD_DIM: tl.constexpr,
 ):  # fmt: skip
     """Grid (query blocks * batch * heads,).
 
+    Blocks that go by single keys are left out.
     Reads the operands, out, tau as base and rest, and the kept lists.  Writes d_query and delta, the mean of d_probs
     under the sensitivities, float32 (batch * heads, n_queries).
 
@@ -42,6 +44,12 @@ def backward_dq_kernel(
     """
     query_block, batch, head, batch_head = query_place(n_queries, heads, BLOCK_M)
     query_start = query_block * BLOCK_M
+    if BY_KEYS:
+        by_keys = goes_by_keys(
+            counts_ptr, used_ptr, numbers_ptr, batch_head, query_block, n_queries, support_capacity, tile_pairs, BLOCK_M
+        )
+        if by_keys:
+            return
     q = operand_tile(query, batch, head, query_start, n_queries, BLOCK_M, BLOCK_D, HEAD_DIM)
     row = batch_head.to(tl.int64) * tl.cdiv(n_queries, BLOCK_M) + query_block
     list_ptr, numbers_ptr = list_pointers(lists_ptr, numbers_ptr, row, capacity)

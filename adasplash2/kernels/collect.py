@@ -56,7 +56,8 @@ def collect_kernel(
     q = operand_tile(query, batch, head, query_start, n_queries, BLOCK_M, BLOCK_D, HEAD_DIM)
     offsets, exists = row_offsets(batch_head, query_start, n_queries, BLOCK_M)
     dead = dead_products(tl.load(lo_ptr + offsets, mask=exists, other=float("inf")), z_scale)
-    own_offsets = tl.program_id(0).to(tl.int64) * BLOCK_M + tl.arange(0, BLOCK_M)
+    # 32 bit: the scratch is bounded.
+    own_offsets = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
     places = own_offsets * entry_capacity
 
     count = tl.zeros([BLOCK_M], tl.int32)
@@ -76,5 +77,5 @@ def collect_kernel(
     tl.store(counts_ptr + own_offsets, count, mask=exists)
     full = any_of(exists & (count > entry_capacity))
     words = sum_of(tl.where(exists, count, 0))
-    path = tl.where((path == FEW) & (words >= length * SHARED_WORDS), SHARED, path)
+    path = tl.where((path == FEW) & (length > 0) & (words >= length * SHARED_WORDS), SHARED, path)
     store_path(numbers_ptr, tl.where(full > 0, MANY, path))

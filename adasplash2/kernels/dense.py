@@ -19,6 +19,7 @@ from .tile import (
     query_place,
     row_maximum,
     row_offsets,
+    sum_of,
     visible_key_blocks,
     visible_tile,
     whole_tile,
@@ -26,15 +27,16 @@ from .tile import (
 
 # Bins of the histogram on an absolute grid of z, in a window that ends with the bin of the running maximum.
 LEVELS = tl.constexpr(8)
-LEVELS_PER_UNIT = tl.constexpr(8.0)
+LEVELS_PER_UNIT = tl.constexpr(12.0)
 # A counter has 16 bits, four share a word; so no more tiles than this are counted.  Lemma: counter_no_carry
 COUNTED_TILES = tl.constexpr(2**16 - 1)
-# A row with more maxima above its bound than this share of its tiles, and this many, has many live keys.
+# Rows with more maxima above their bounds than this share of their tiles, and one, or than so many, on average, have
+# many live keys: single ones have no room for them.
 CROWDED = tl.constexpr(0.85)
-CROWDED_TILES = tl.constexpr(1)
+CROWDED_TILES = tl.constexpr(80.0)
 # What rounding may add to the bound: absolutely, and relative to row_max.  Lemma: dense_bound_float
 BOUND_ERROR = tl.constexpr(2.0**-18)
-BOUND_ROUNDOFF = tl.constexpr(2.0**-22)
+BOUND_ROUNDOFF = tl.constexpr(2.0**-21)
 
 
 @triton.jit
@@ -166,8 +168,10 @@ def dense_kernel(
     path = MANY
     if BY_KEYS:
         # Where nearly every tile reaches above the bound, most reach it with several keys.
-        crowded = any_of(exists & ordinary & (count > n_visible * CROWDED + CROWDED_TILES))
-        path = tl.where((crowded > 0) | everything, MANY, FEW)
+        counting = exists & ordinary
+        most = tl.minimum(n_visible * CROWDED + 1.0, CROWDED_TILES)
+        crowded = sum_of(tl.where(counting, count, 0.0)) > most * sum_of(counting.to(tl.float32))
+        path = tl.where(crowded | everything, MANY, FEW)
     store_path(numbers_ptr, path)
     row_max = tl.where(top == top, top, float("inf"))
     special = tl.where(row_max == float("-inf"), float("inf"), float("nan"))

@@ -40,16 +40,17 @@ def add_weights(total, weight):
 
 @triton.jit
 def output_kernel(
-    query, key, value, out, base_ptr, rest_ptr, lists_ptr, numbers_ptr, paths_ptr, mass_ptr,
+    query, key, value, out, base_ptr, rest_ptr, lists_ptr, numbers_ptr, paths_ptr, mass_ptr, row_counts_ptr,
     z_scale, heads, group, n_queries, n_keys, capacity,
-    IS_CAUSAL: tl.constexpr, POWER: tl.constexpr, TILE_M: tl.constexpr,
+    IS_CAUSAL: tl.constexpr, POWER: tl.constexpr, BY_KEYS: tl.constexpr, TILE_M: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, HEAD_DIM: tl.constexpr,
 ):  # fmt: skip
     """Grid (query blocks * batch * heads,).
 
     Blocks of TILE_M queries of few live keys are left out: their output is there.
     Reads query, key, value, tau as base and rest, and the kept lists.  Writes out and the row mass, float32 (batch *
-    heads, n_queries).  Lemmas: block_mask_superset, normalised_output
+    heads, n_queries), and that rows of many keys have no support in the pool.
+    Lemmas: block_mask_superset, normalised_output
     """
     query_block, batch, head, batch_head = query_place(n_queries, heads, BLOCK_M)
     query_start = query_block * BLOCK_M
@@ -98,3 +99,5 @@ def output_kernel(
     store_operand_tile(out, mean, batch, head, query_start, n_queries, BLOCK_M, BLOCK_D, HEAD_DIM)
     # Where single keys gave the threshold they gave the mass as well, from the same scores.
     tl.store(mass_ptr + offsets, mass, mask=exists & (path >= MANY))
+    if BY_KEYS:
+        tl.store(row_counts_ptr + offsets, tl.full([BLOCK_M], -1, tl.int32), mask=exists & (path >= MANY))

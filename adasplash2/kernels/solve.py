@@ -9,6 +9,7 @@ import triton.language as tl
 
 from .lists import FEW, FULL, MANY, NUMBERS, load_path, store_path
 from .power import gap_probs, gap_sensitivity, norm_step
+from .support import store_support
 from .tile import (
     WORD,
     above,
@@ -49,8 +50,8 @@ def newton_root(shifted, tau, POWER: tl.constexpr):
 @triton.jit
 def solve_kernel(
     query, key, value, out, entries_ptr, counts_ptr, numbers_ptr, lo_ptr, base_ptr, rest_ptr, mass_ptr,
-    residual_ptr, passes_ptr, block_mask_ptr,
-    z_scale, first_tile, heads, group, n_queries, n_keys, n_words, entry_capacity,
+    residual_ptr, passes_ptr, block_mask_ptr, support_ptr, starts_ptr, row_counts_ptr, used_ptr,
+    z_scale, first_tile, heads, group, n_queries, n_keys, n_words, entry_capacity, support_capacity,
     POWER: tl.constexpr, KEYS: tl.constexpr, ROWS: tl.constexpr, ROW_KEYS: tl.constexpr, IS_WIDE: tl.constexpr,
     TILE_M: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, HEAD_DIM: tl.constexpr,
@@ -58,10 +59,10 @@ def solve_kernel(
     """Grid (parts of ROWS queries of some of the blocks of TILE_M queries * batch * heads, from ``first_tile`` on).
 
     Reads the operands and the entries of `collect`, for blocks of TILE_M queries of few live keys.  Writes tau as base
-    and rest, row mass, residual, passes (1: that of `collect`), the bits of the blocks that hold support and, but for
-    SHARED blocks, out.  A row keeps its ROW_KEYS largest live keys; if their smallest is support, it may lack others:
-    then a second start, with more room and IS_WIDE, takes the rows of the program, and where that has none either, the
-    block is left to the tiles.
+    and rest, row mass, residual, passes (1: that of `collect`), the bits of the blocks that hold support, the
+    support itself and, but for SHARED blocks, out.  A row keeps its ROW_KEYS largest live keys; if their smallest is
+    support, it may lack others: then a second start, with more room and IS_WIDE, takes the rows of the program, and
+    where that has none either, the block is left to the tiles.
     Lemmas: threshold_subset, newton_norm_left, normalised_output
     """
     n_blocks = tl.cdiv(n_queries, TILE_M)
@@ -162,6 +163,10 @@ def solve_kernel(
     tl.store(mass_ptr + offsets, mass, mask=exists)
     tl.store(residual_ptr + offsets, tl.where(seen, tl.abs(mass - 1.0), 0.0), mask=exists)
     tl.store(passes_ptr + offsets, seen.to(tl.int32), mask=exists)
+    held = (probs > 0.0) & exists[:, None]
+    store_support(
+        support_ptr, starts_ptr, row_counts_ptr, used_ptr, batch_head, offsets, exists, keys, held, support_capacity
+    )
     words_ptr = mask_words(block_mask_ptr, batch_head, query_start // BLOCK_M, n_queries, n_words, BLOCK_M)
     blocks = keys // BLOCK_N
     bits = 1 << (blocks % WORD)

@@ -202,6 +202,12 @@ def above(products, z_scale, base, rest):
 
 
 @triton.jit
+def above_single(products, z_scale, base, rest):
+    """Return `above` of one product a row."""
+    return tl.fma(products, z_scale, -base) - rest
+
+
+@triton.jit
 def above_turned(products, z_scale, base, rest):
     """Return `above` of a tile [keys, queries]."""
     return tl.fma(products, z_scale, -base[None, :]) - rest[None, :]
@@ -280,6 +286,12 @@ def any_of(flags):
     # Reduced as a matrix of one row: Triton 3.6 to 3.7 fails on sm_100 where a vector that comes from a product is
     # reduced over its only axis ("parent layout must have at least rank >= 2").
     return tl.max(tl.max(flags.to(tl.int32)[None, :], axis=1), axis=0)
+
+
+@triton.jit
+def largest_of(numbers):
+    """Return the largest number of a vector, scalar; as a matrix of one row for the reason of `any_of`."""
+    return tl.max(tl.max(numbers[None, :], axis=1), axis=0)
 
 
 @triton.jit

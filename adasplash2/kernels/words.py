@@ -12,7 +12,7 @@ import triton.language as tl
 def append_words(entries_ptr, places, count, live, first_group, capacity, TILE_N: tl.constexpr, KEYS: tl.constexpr):
     """Append the nonzero words of a boolean tile [rows, TILE_N] to the entries of its rows; returns their new counts.
 
-    ``places`` is the first place of each row, int64.  Nothing is exchanged between the warps of a tile.
+    ``places`` is the first place of each row.  Nothing is exchanged between the warps of a tile.
     """
     columns = tl.arange(0, TILE_N)
     hot = tl.where(live, (1 << (columns % KEYS))[None, :], 0)

@@ -78,7 +78,7 @@ def run_stages(load: Workload, d_out: torch.Tensor, alpha: float, **fields: int)
         after = empty_backward(problem, q, k, v)
         # As the backward of a call gets it: rounded to the dtype, also where the interpreter raised that.
         out = launch.as_operand(state.out.to(query.dtype))
-        left = (out, state.base, state.rest, state.block_mask)
+        left = (out, state.base, state.rest, state.block_mask, state.support)
         for call in launch.backward_calls(problem, d_o, q, k, v, *left, after):
             call.run()
     heads, launch_row = (problem.batch, problem.heads), problem.launch

@@ -226,7 +226,7 @@ def test_the_kernels_are_within_their_bounds(alpha, dtype):
     tensors = [torch.from_numpy(part)[None, None].to(getattr(torch, dtype)) for part in problem[:4]]
     query, key, value, d_out = tensors
     state = launch.forward(query, key, value, alpha=alpha, is_causal=True, scale=problem[4])
-    left = (state.out, state.base, state.rest, state.block_mask)
+    left = (state.out, state.base, state.rest, state.block_mask, state.support)
     after = launch.backward(d_out, query, key, value, *left, alpha=alpha, is_causal=True, scale=problem[4])
     found = {name: getattr(state, name) for name in ("base", "rest", "mass", "out")}
     found |= {name: getattr(after, name) for name in ("d_query", "d_key", "d_value")}

@@ -1,0 +1,67 @@
+"""How does the loss change with each key and value that supports few rows?  By gathered queries."""
+
+import triton
+import triton.language as tl
+
+from .backward_dkdv import add_tile
+from .column_paths import UNLISTED
+from .power import gap_probs, gap_sensitivity
+from .support import PARTS, load_index, load_parts
+from .tile import above_single, largest_of, operand_gather, operand_tile, positive, program_place, store_operand_tile
+
+
+@triton.jit
+def backward_dkdv_keys_kernel(
+    query, key, value, d_out, d_key, d_value, base_ptr, rest_ptr, delta_ptr,
+    columns_ptr, column_ends_ptr, column_counts_ptr, paths_ptr, unlisted_ptr, n_unlisted_ptr,
+    z_scale, scale, kv_heads, group, n_queries, n_keys, capacity,
+    IS_CAUSAL: tl.constexpr, POWER: tl.constexpr, ROWS: tl.constexpr,
+    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, HEAD_DIM: tl.constexpr,
+):  # fmt: skip
+    """Grid (parts of ROWS keys * batch * kv_heads,).
+
+    Reads the operands, tau as base and rest, delta and the columns, sorted, of the blocks of BLOCK_N keys that go by
+    single queries, and the blocks of BLOCK_M queries that are in no column and are taken as tiles.  Writes d_key and
+    d_value of these keys, as `backward_dkdv` does for all others.  The heads of a group, the tiles, and the rows of a
+    column are added in a fixed order.  Lemmas: jacobian_form, delta_is_centre
+    """
+    block, batch, kv_head, batch_kv_head = program_place(n_keys, kv_heads, ROWS)
+    key_start = block * ROWS
+    if tl.load(paths_ptr + batch_kv_head.to(tl.int64) * tl.cdiv(n_keys, BLOCK_N) + key_start // BLOCK_N) == 0:
+        return
+    stored_k = operand_tile(key, batch, kv_head, key_start, n_keys, ROWS, BLOCK_D, HEAD_DIM)
+    stored_v = operand_tile(value, batch, kv_head, key_start, n_keys, ROWS, BLOCK_D, HEAD_DIM)
+    k, v = stored_k.to(tl.float32), stored_v.to(tl.float32)
+    keys = key_start + tl.arange(0, ROWS)
+    total_key = tl.zeros([ROWS, BLOCK_D], tl.float32)
+    total_value = tl.zeros([ROWS, BLOCK_D], tl.float32)
+    for member in tl.range(group, num_stages=1):
+        head = kv_head * group + member
+        batch_head = batch_kv_head * group + member
+        own_list = batch_head.to(tl.int64) * tl.cdiv(n_keys, BLOCK_N) + key_start // BLOCK_N
+        for index in tl.range(tl.load(n_unlisted_ptr + own_list), num_stages=1):
+            query_start = tl.load(unlisted_ptr + own_list * UNLISTED + index) * BLOCK_M
+            total_key, total_value = add_tile(
+                total_key, total_value, stored_k, stored_v, query, d_out, base_ptr, rest_ptr, delta_ptr, z_scale,
+                batch, head, batch_head, query_start, key_start, n_queries, n_keys,
+                IS_CAUSAL, POWER, BLOCK_M, BLOCK_D, HEAD_DIM,
+            )  # fmt: skip
+        first_part = batch_head.to(tl.int64) * n_keys * PARTS
+        of_parts = load_parts(column_counts_ptr + first_part, keys, n_keys)
+        count, first_end = tl.sum(of_parts, axis=1), load_parts(column_ends_ptr + first_part, keys, n_keys) - of_parts
+        place = batch_head.to(tl.int64) * capacity + tl.min(first_end, axis=1)
+        first_row = batch_head.to(tl.int64) * n_queries
+        for index in range(largest_of(count)):
+            live = index < count
+            row = load_index(columns_ptr + place + index, live)
+            q = operand_gather(query, batch, head, row, live, BLOCK_D, HEAD_DIM).to(tl.float32)
+            grad = operand_gather(d_out, batch, head, row, live, BLOCK_D, HEAD_DIM).to(tl.float32)
+            base = tl.load(base_ptr + first_row + row, mask=live, other=0.0)
+            rest = tl.load(rest_ptr + first_row + row, mask=live, other=0.0)
+            delta = tl.load(delta_ptr + first_row + row, mask=live, other=0.0)
+            gap = tl.where(live, positive(above_single(tl.sum(q * k, axis=1), z_scale, base, rest)), 0.0)
+            d_score = tl.where(live, gap_sensitivity(gap, POWER) * (tl.sum(grad * v, axis=1) - delta), 0.0)
+            total_value += gap_probs(gap, POWER)[:, None] * grad
+            total_key += d_score[:, None] * q
+    store_operand_tile(d_key, total_key * scale, batch, kv_head, key_start, n_keys, ROWS, BLOCK_D, HEAD_DIM)
+    store_operand_tile(d_value, total_value, batch, kv_head, key_start, n_keys, ROWS, BLOCK_D, HEAD_DIM)
