@@ -64,7 +64,8 @@ def entmax(
     The reference path finds the threshold exactly, in float64, on the largest keys of a row, of which enough are
     sorted.  The result has the error of `entmax_ref.entmax` and one rounding to its dtype.  Gradients of ``input`` and
     ``alpha`` can be differentiated again, any number of times; forward mode and the transforms of `torch.func` work.
-    Rows with the same alpha are solved together, so a tensor of a few different values costs little more than a float.
+    Rows with the same alpha are solved together, so a tensor of a few different values costs little more than a float;
+    with many values, rows without a closed form are.
 
     The kernels work in float32.  A row of up to 32768 keys (16384 for an alpha other than 1.5 and 2) is loaded once and
     stored once; a longer one is read once for its largest scores, whose threshold is a lower bound, and once for each

@@ -13,8 +13,10 @@ import torch
 from ..transforms import apply_outside_graphs, under_transform
 from .movement import entropy_weight, jacobian_product, of_alpha
 from .support import FIRST_WIDTH, supported
+from .threshold import Step, step_of
 
 SCORES_AT_ONCE = 2**20  # 8 MiB a matrix
+MOST_STEPS = 16  # different alphas that are solved one after the other
 
 
 def reference_rows(scores: torch.Tensor, alpha: torch.Tensor) -> torch.Tensor:
@@ -52,16 +54,18 @@ def _rows(scores: torch.Tensor, alpha: torch.Tensor) -> torch.Tensor:
     probs = torch.zeros(scores.shape, dtype=scores.dtype, device=scores.device)
     if probs.numel() == 0:
         return probs
+    wrong = ~((alpha > 1.0) & alpha.isfinite())
+    if bool(wrong.any()):
+        raise ValueError(
+            f"entmax: alpha holds {float(alpha[wrong][0])}; every entry must be a finite number above 1. "
+            f"Clamp it, or let it be an adasplash2.nn.AlphaParameter; torch.softmax is alpha 1."
+        )
     flat, found = scores.reshape(-1, n), probs.view(-1, n)
-    for order, rows in _by_order(alpha, scores.shape):
-        if not 1.0 < order < float("inf"):
-            raise ValueError(
-                f"entmax: alpha holds {order}; every entry must be a finite number above 1. "
-                f"Clamp it, or let it be an adasplash2.nn.AlphaParameter; torch.softmax is alpha 1."
-            )
+    for step, rows in _by_step(alpha - 1.0, scores.shape):
         width, length = FIRST_WIDTH, max(1, SCORES_AT_ONCE // n)
-        for chunk in rows.split(length):
-            solved = supported(flat[chunk], order - 1.0, width)
+        for start in range(0, rows.numel(), length):
+            chunk = rows[start : start + length]
+            solved = supported(flat[chunk], step_of(step, slice(start, start + length)), width)
             width = solved.width
             for group in solved.groups:
                 part = flat.new_zeros((group.rows.numel(), n)).scatter_(1, group.columns, group.probs)
@@ -69,14 +73,26 @@ def _rows(scores: torch.Tensor, alpha: torch.Tensor) -> torch.Tensor:
     return probs
 
 
-def _by_order(alpha: torch.Tensor, shape: torch.Size) -> list[tuple[float, torch.Tensor]]:
-    """Return each different alpha and the rows, counted in order, that have it."""
+def _by_step(step: torch.Tensor, shape: torch.Size) -> list[tuple[Step, torch.Tensor]]:
+    """Return steps and the rows, counted in order, that have them: one number for all of them, or one for each.
+
+    Rows of equal steps are solved together, which costs least.  Where there are many steps, those that have no closed
+    form are all solved together, each row with its own.
+    """
     n_rows = shape[:-1].numel()
-    if alpha.numel() == 1:
-        return [(float(alpha), torch.arange(n_rows, device=alpha.device))]
-    orders, which = alpha.expand(*shape[:-1], 1).reshape(-1).unique(return_inverse=True)
-    which, rows = which.sort(stable=True)
-    return list(zip(orders.tolist(), rows.split(which.bincount().tolist()), strict=True))
+    if step.numel() == 1:
+        return [(float(step), torch.arange(n_rows, device=step.device))]
+    each = step.expand(*shape[:-1], 1).reshape(-1)
+    steps, which = each.unique(return_inverse=True)
+    which, order = which.sort(stable=True)
+    found: list[tuple[Step, torch.Tensor]] = list(
+        zip(steps.tolist(), order.split(which.bincount().tolist()), strict=True)
+    )
+    if len(found) <= MOST_STEPS:
+        return found
+    mixed = ((each < 1.0) & (each != 0.5)).nonzero().squeeze(-1)
+    alone = [(one, rows) for one, rows in found if one == 0.5 or float(one) >= 1.0]
+    return [*alone, (each[mixed, None], mixed)] if mixed.numel() else alone
 
 
 @_rows.register_fake

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import torch
 
-from .threshold import Solution, is_flat, solve
+from .threshold import Solution, Step, is_flat, solve, step_of
 
 FIRST_WIDTH = 32  # keys looked at first
 
@@ -36,8 +36,8 @@ class Supported(NamedTuple):
     width: int  # what sufficed for most rows: a good first width for rows of the same kind
 
 
-def supported(scores: torch.Tensor, step: float, width: int) -> Supported:
-    """Solve the rows of float64 scores, of which the ``width`` largest keys are looked at first."""
+def supported(scores: torch.Tensor, step: Step, width: int) -> Supported:
+    """Solve the rows of float64 scores, of which the ``width`` largest keys are looked at first; step as of `solve`."""
     m, n = scores.shape
     tau, mass = scores.new_full((m,), torch.inf), scores.new_zeros((m,))
     row_max, tau_from_max = scores.new_full((m,), -torch.inf), scores.new_full((m,), torch.inf)
@@ -65,7 +65,7 @@ def supported(scores: torch.Tensor, step: float, width: int) -> Supported:
             rows, keys, index, top = rows[ordinary], keys[ordinary], index[ordinary], top[ordinary]
             if rows.numel() == 0:
                 break
-        found = solve(keys, step)
+        found = solve(keys, step_of(step, rows))
         done = (found.size < keys.shape[1]) | (keys[:, -1:] == -torch.inf) if not whole else found.size > 0
         done = done.squeeze(-1)
         if bool(done.all()):
@@ -77,7 +77,8 @@ def supported(scores: torch.Tensor, step: float, width: int) -> Supported:
             most = n if flat else int(found.size.max())  # the support comes first
             groups.append(Group(own, index[:, :most], found.probs[:, :most], found.gap[:, :most]))
             tau[own], mass[own] = found.tau.squeeze(-1), found.probs.sum(-1)
-            row_max[own], tau_from_max[own] = step * top, -found.gap.amax(-1)
+            own_step = step if isinstance(step, float) else step[own, 0]
+            row_max[own], tau_from_max[own] = own_step * top, -found.gap.amax(-1)
         if not enough and 2 * left.numel() <= m:
             enough = width
         rows, width = left, 4 * width

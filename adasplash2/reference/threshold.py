@@ -3,7 +3,8 @@
 The method of `entmax_ref.roots`. The root is kept in one of two forms, so that neither the offset of a row nor alpha
 costs digits: ``theta = (1 + tau - row_max) / step`` where every gap is close to 1 (``size ** step < 2``), and ``lift``,
 the gap of the smallest supported key, elsewhere: gaps are then ``lift + step * (score - smallest supported score)``,
-and the mass is 1 for just these gaps. ``step`` is ``alpha - 1`` throughout.
+and the mass is 1 for just these gaps. ``step`` is ``alpha - 1`` throughout, a float, or (m, 1) with one for each row,
+below 1 and not 1/2.
 """
 
 from __future__ import annotations
@@ -18,6 +19,9 @@ EDGE = 2.0**-45  # above the error of theta's gap
 LEAST = 5e-324
 
 
+Step = float | torch.Tensor
+
+
 class Solution(NamedTuple):
     """The probabilities of rows of keys, (m, w), and what they came from; all float64."""
 
@@ -27,17 +31,23 @@ class Solution(NamedTuple):
     size: torch.Tensor  # (m, 1): how many keys are supported
 
 
-def is_flat(n: int, step: float) -> bool:
+def is_flat(n: int, step: Step) -> bool:
     """Return whether no support of at most n keys needs the lift, and with it a sorted row."""
-    return step != 0.5 and step * math.log(max(n, 1)) < math.log(2.0)
+    most = step if isinstance(step, float) else float(step.max())
+    return most != 0.5 and most * math.log(max(n, 1)) < math.log(2.0)
 
 
-def solve(scores: torch.Tensor, step: float) -> Solution:
+def step_of(step: Step, rows: torch.Tensor | slice) -> Step:
+    """Return the step of some rows."""
+    return step if isinstance(step, float) else step[rows]
+
+
+def solve(scores: torch.Tensor, step: Step) -> Solution:
     """Return the probabilities of rows of finite scores in descending order, -inf at their end for hidden keys.
 
     Where `is_flat`, the order does not matter.  Lemmas: threshold_unique, threshold_shift
     """
-    if step > 1.0 or step in (0.5, 1.0):
+    if isinstance(step, float) and (step > 1.0 or step in (0.5, 1.0)):
         return _from_support(scores, _support_size(scores, step), step, None)
     top = scores.amax(-1, keepdim=True)
     drop = top - scores
@@ -53,12 +63,14 @@ def solve(scores: torch.Tensor, step: float) -> Solution:
     start = gap.gather(-1, size - 1)
     if far.numel() == scores.shape[0]:
         return _from_support(scores, size, step, start)
-    lifted = _from_support(scores[far], size[far], step, start[far])
+    lifted = _from_support(scores[far], size[far], step_of(step, far), start[far])
     return Solution(*(whole.index_copy(0, far, part) for whole, part in zip(found, lifted, strict=True)))
 
 
-def power_of_step(gap: torch.Tensor, step: float) -> torch.Tensor:
+def power_of_step(gap: torch.Tensor, step: Step) -> torch.Tensor:
     """Return ``gap ** (1 / step)`` for gaps >= 0, without a power where a product will do."""
+    if not isinstance(step, float):
+        return gap.pow(1.0 / step)
     if step == 1.0:
         return gap
     if step == 0.5:
@@ -85,7 +97,7 @@ def _support_size(scores: torch.Tensor, step: float) -> torch.Tensor:
     return fewest
 
 
-def _from_support(scores: torch.Tensor, size: torch.Tensor, step: float, start: torch.Tensor | None) -> Solution:
+def _from_support(scores: torch.Tensor, size: torch.Tensor, step: Step, start: torch.Tensor | None) -> Solution:
     """Return the probabilities of descending rows whose first ``size`` keys, (m, 1), are the support.
 
     ``start`` is a guess at the lift for alpha below 2.
@@ -95,9 +107,10 @@ def _from_support(scores: torch.Tensor, size: torch.Tensor, step: float, start: 
     floor = part.gather(-1, size - 1)
     inside = torch.arange(width, device=scores.device) < size
     above = torch.where(inside, part - floor, 0.0).clamp_(min=0.0).mul_(step)
-    if step == 1.0:
+    exact = step if isinstance(step, float) else None
+    if exact == 1.0:
         lift = root = ((1.0 - above.sum(-1, keepdim=True)) / size).clamp(min=0.0)
-    elif step == 0.5:
+    elif exact == 0.5:
         # size * lift**2 + 2 * first * lift + second = 1, and no coefficient is negative: nothing cancels
         first, rest = above.sum(-1, keepdim=True), (1.0 - above.square().sum(-1, keepdim=True)).clamp(min=0.0)
         lift = root = rest / (first + (first * first + size * rest).sqrt())
@@ -105,14 +118,14 @@ def _from_support(scores: torch.Tensor, size: torch.Tensor, step: float, start: 
         lift, root = _lift_by_newton(above, inside, size, step, start)
     gap = torch.where(inside, above + lift, 0.0)
     probs = power_of_step(gap, step)
-    if step > 1.0:  # also where the lift underflows
+    if exact is not None and exact > 1.0:  # also where the lift underflows
         probs = torch.where(inside & (above == 0.0), root, probs)
     room = (0, scores.shape[1] - width)
     probs, gap = (torch.nn.functional.pad(part, room) for part in (probs, gap))
     return Solution(probs, gap, step * floor - lift, size)
 
 
-def _theta_by_newton(drop: torch.Tensor, step: float) -> torch.Tensor:
+def _theta_by_newton(drop: torch.Tensor, step: Step) -> torch.Tensor:
     """Return theta, (m, 1), by Newton on ``mass ** step``, a norm of the gaps, from 0.  Lemma: newton_norm_left"""
     theta = torch.zeros_like(drop[:, :1])
     last, running = torch.full_like(theta, torch.inf), torch.ones_like(theta, dtype=torch.bool)
@@ -134,13 +147,13 @@ def _theta_by_newton(drop: torch.Tensor, step: float) -> torch.Tensor:
 
 
 def _lift_by_newton(
-    above: torch.Tensor, inside: torch.Tensor, size: torch.Tensor, step: float, start: torch.Tensor | None
+    above: torch.Tensor, inside: torch.Tensor, size: torch.Tensor, step: Step, start: torch.Tensor | None
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return lift with ``sum((lift + above) ** power) == 1``, and x with ``lift = x ** max(1, step)``, (m, 1) each.
 
     In x, a power of the mass is convex: Newton from the right of the root does not overshoot, see `entmax_ref.roots`.
     """
-    steep = step > 1.0
+    steep = isinstance(step, float) and step > 1.0
     most = 1.0 - above[:, :1] + 2.0**-50
     if steep:
         x = torch.minimum(1.0 / size, most.pow(1.0 / step))

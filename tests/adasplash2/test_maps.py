@@ -122,6 +122,25 @@ def test_an_alpha_for_each_row(dtype):
     assert torch.equal(moved.movedim(1, -1), found)
 
 
+@pytest.mark.parametrize("n", [1, 5, 60, 700])
+@pytest.mark.parametrize("least", [1.0 + 1e-9, 1.2])
+def test_many_alphas_at_once(n, least):
+    """More than are solved one after the other, some of them with a closed form, some above 2, on every kind of row."""
+    rows = kinds(n)
+    rows[3, : n // 2], rows[7] = np.nan, -np.inf
+    alpha = np.concatenate([np.linspace(least, 1.999, len(rows) - 5), [1.5, 2.0, 2.5, 1.5, 2.0]])
+    alpha = np.random.default_rng(0).permutation(alpha)
+    found = entmax(torch.from_numpy(rows), torch.from_numpy(alpha[:, None])).numpy()
+    for row, probs, order in zip(rows, found, alpha, strict=True):
+        wanted = entmax_ref.entmax(row, order)
+        if np.isnan(wanted).any():
+            np.testing.assert_array_equal(probs, wanted)
+        elif row.max() == -np.inf:
+            assert not probs.any()
+        else:
+            assert (np.abs(probs - wanted) <= allowed(row, wanted, order, torch.float64)).all()
+
+
 @each_alpha
 @lemma("jacobian_form", "jacobian_rows_zero")
 @examples(15)
