@@ -58,7 +58,10 @@ def probs_of(gap, short, power, POWER: tl.constexpr):
 
 @triton.jit
 def sensitivity_of(gap, probs, POWER: tl.constexpr):
-    """Return ``gap ** (power - 1)`` on the support and 0 outside, given `probs_of`; float32.  NaN stays NaN."""
+    """Return ``gap ** (power - 1)`` on the support and 0 outside, given `probs_of`; float32.  NaN stays NaN.
+
+    Lemma: jacobian_form
+    """
     if POWER > 0:
         sensitivity = gap_sensitivity(gap, POWER)
     else:
@@ -70,7 +73,7 @@ def sensitivity_of(gap, probs, POWER: tl.constexpr):
 def rise(mass, slope, step, POWER: tl.constexpr):
     """Return the Newton step on ``mass ** (1 / power)``; float32[rows], ``slope = sum(sensitivity) > 0``.
 
-    It lands at or left of tau from either side.
+    It lands at or left of tau from either side.  Lemma: newton_norm_left
     """
     if POWER > 0:
         found = norm_step(mass, slope, POWER)

@@ -60,7 +60,7 @@ def row_probs(z, tau, rest, power, POWER: tl.constexpr):
 
 @triton.jit
 def next_pair(tau, rest, mass, slope, step, POWER: tl.constexpr):
-    """Return the threshold after a Newton step, as a pair."""
+    """Return the threshold after a Newton step, as a pair.  Lemma: pair_exact"""
     return add_exactly(tau, rest + rise(mass, slope, step, POWER))
 
 
@@ -70,6 +70,7 @@ def root_in_hand(z, tau, open_rows, step, power, tolerance, max_passes, POWER: t
 
     From a point at or left of the root, such as -1, Newton on the norm rises to it.  A row whose mass is within the
     tolerance of 1 takes one more step, which leaves an error of the order of its square, and stays as it is.
+    Lemmas: newton_norm_left, residual_bound
     """
     rest = tau * 0.0
     passes = tl.zeros(tau.shape, tl.int32)

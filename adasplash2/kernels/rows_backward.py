@@ -16,7 +16,7 @@ SERIES_BELOW = tl.constexpr(0.25)
 
 @triton.jit
 def probs_sensitivity(probs, step, POWER: tl.constexpr):
-    """Return ``probs ** (2 - alpha)`` on the support and 0 outside; float32.  NaN stays NaN."""
+    """Return ``probs ** (2 - alpha)`` on the support and 0 outside; float32.  NaN stays NaN.  Lemma: jacobian_form"""
     if POWER == 1:
         found = tl.where(probs > 0.0, 1.0, probs)
     elif POWER == 2:
@@ -77,7 +77,7 @@ def rows_backward_whole_kernel(
     """Grid (blocks of ROWS rows,).
 
     Reads probs and d_probs (n_rows, n_keys), of any row stride.  Writes contiguous d_scores and, if OF_ALPHA, d_alpha
-    of each row, float32 (n_rows,).
+    of each row, float32 (n_rows,).  Lemmas: jacobian_form, jacobian_rows_zero
     """
     rows = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     exists = rows < n_rows
@@ -104,7 +104,10 @@ def rows_backward_blocks_kernel(
     n_rows, n_keys, row_stride, d_row_stride, alpha_stride,
     POWER: tl.constexpr, OF_ALPHA: tl.constexpr, BLOCK_N: tl.constexpr,
 ):  # fmt: skip
-    """Grid (rows,).  Arguments as of `rows_backward_whole_kernel`; two passes over both rows."""
+    """Grid (rows,).  Arguments as of `rows_backward_whole_kernel`; two passes over both rows.
+
+    Lemmas: jacobian_form, jacobian_rows_zero
+    """
     rows = tl.program_id(0) + tl.arange(0, 1)
     row = tl.program_id(0).to(tl.int64)
     probs_ptr += row * row_stride

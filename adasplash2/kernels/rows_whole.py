@@ -17,6 +17,7 @@ def rows_whole_kernel(
     Reads scores (n_rows, n_keys), of any row stride, and for POWER 0 alpha, float32 (n_rows,), of any stride.  Writes
     contiguous probabilities of the dtype of ``probs_ptr``, and how many steps the tolerance of each row asked for.
     The probabilities are divided by their sum, which takes what the rounding of tau has left.
+    Lemmas: newton_norm_left, residual_bound, normalised_output
     """
     rows = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     exists = rows < n_rows
