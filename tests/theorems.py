@@ -54,6 +54,16 @@ def statements(root: Path, kinds: tuple[str, ...] = STATED) -> dict[str, str]:
     return found
 
 
+def shown(root: Path, name: str) -> str:
+    """Return the statement of ``stage.name`` as it stands in the file, for a reader."""
+    stage, own = name.split(".")
+    text = (root / "proofs" / f"{stage}.v").read_text(encoding="utf-8")
+    found = re.search(rf"^Theorem {own}\b.*?\.(?=\nProof\.)", text, flags=re.DOTALL | re.MULTILINE)
+    if found is None:
+        raise KeyError(f"proofs/{stage}.v: no theorem {own} whose proof begins on a line of its own")
+    return found.group(0)
+
+
 def gaps(root: Path) -> list[str]:
     """Return one line for each sentence that a file of the development may not hold; empty if there is none."""
     found = []

@@ -1,7 +1,8 @@
 """Which claims are there, and what are their proofs?
 
 The directive ``claims`` lists proofs/ledger.toml with code, tests and proof of each entry. The page
-``paper_proofs`` is the text of proofs/README.md, with a label before each proof.
+``paper_proofs`` is the text of proofs/README.md, with a label before each proof, and the page ``coq`` shows the files
+of the development.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import ledger  # tests/ledger.py, which the test of the ledger uses as well
+import theorems
 from docutils import nodes
 from docutils.statemachine import StringList
 from sphinx.application import Sphinx
@@ -49,7 +51,11 @@ class Claims(SphinxDirective):
                 f"     - {len(tests.get(claim.name, ()))}",
             ]
         for claim in entries:
-            proof = STATUS[claim.status] + (f", theorem ``{claim.theorem}``" if claim.theorem else "")
+            proof = STATUS[claim.status]
+            if claim.theorem:
+                stage = claim.theorem.split(".")[0]
+                self.env.note_dependency(str(ROOT / "proofs" / f"{stage}.v"))
+                proof += f", in :ref:`{stage}.v <coq-{stage}>`"
             lines += [
                 "",
                 f".. _claim-{claim.name}:",
@@ -62,6 +68,9 @@ class Claims(SphinxDirective):
             lines += [f"- Status: {proof} (:ref:`read it <proof-{claim.name}>`)"]
             lines += [f"- Code: {_files(code.get(claim.name, set()))}"]
             lines += [f"- Tests: {_files(tests.get(claim.name, set()))}"]
+            if claim.theorem:
+                lines += ["", ".. code-block:: coq", ""]
+                lines += [f"   {line}" for line in theorems.shown(ROOT, claim.theorem).splitlines()]
         container = nodes.container()
         self.state.nested_parse(StringList(lines, source=str(ROOT / "proofs" / "ledger.toml")), 0, container)
         return container.children
@@ -89,6 +98,16 @@ def proofs_text(app: Sphinx, docname: str, source: list[str]) -> None:
     source[0] = re.sub(r"^### (\w+)$", r"(proof-\1)=\n### \1", text, flags=re.MULTILINE)
 
 
+def coq_text(app: Sphinx, docname: str, source: list[str]) -> None:
+    """Give the page ``coq`` the files of the development, in the order in which they build."""
+    if docname != "coq":
+        return
+    for stage in theorems.stages(ROOT):
+        app.env.note_dependency(str(ROOT / "proofs" / f"{stage}.v"), docname=docname)
+        block = f"```{{literalinclude}} ../proofs/{stage}.v\n:language: coq\n```\n"
+        source[0] += f"\n(coq-{stage})=\n## {stage}.v\n\n{block}"
+
+
 def link_lemmas(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
     """Turn the names after ``Lemma:`` in a docstring into links to their claims."""
     known = {claim.name for claim in ledger.claims(ROOT)}
@@ -107,5 +126,6 @@ def setup(app: Sphinx) -> dict[str, Any]:
     """Register the directive."""
     app.add_directive("claims", Claims)
     app.connect("source-read", proofs_text)
+    app.connect("source-read", coq_text)
     app.connect("autodoc-process-docstring", link_lemmas)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

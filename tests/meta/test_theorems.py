@@ -33,6 +33,11 @@ def test_theorems_are_read():
     assert proved and all(claim.theorem in stated for claim in proved)
 
 
+def test_every_theorem_can_be_shown():
+    for name, statement in theorems.statements(ROOT, kinds=("Theorem",)).items():
+        assert theorems.sentences(theorems.shown(ROOT, name)) == [f"Theorem {name.split('.')[1]} {statement}"]
+
+
 def test_comments_are_no_sentences():
     text = "(* a. (* b. *) c. *) Lemma one : 1 = 1.\nProof. (** so. *) reflexivity. Qed.\n"
     assert theorems.sentences(text) == ["Lemma one : 1 = 1", "Proof", "reflexivity", "Qed"]
