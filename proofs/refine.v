@@ -176,3 +176,50 @@ Proof.
       eapply Rle_trans; [apply (residual_bound p z m tau t Hp Hm Ht); lra | exact Hd].
     + apply (IH t' lo' hi' slack); assumption.
 Qed.
+
+(** ** Newton from the left *)
+
+(** It stands still only at tau: a row that does not rise has arrived. *)
+Theorem newton_stops_at_tau : forall p z m tau t,
+  1 <= p -> is_max m z -> is_tau p z tau -> t <= tau ->
+  norm_step p (mass p z t) (slope p z t) <= 0 -> t = tau.
+Proof.
+  intros p z m tau t Hp Hm Ht Hle Hs. pose proof (tau_below_max p z m tau Hm Ht) as Htm.
+  destruct (newton_norm_left p z m tau t Hp Hm Ht ltac:(lra)) as [PF [PG [_ [Ahead _]]]].
+  assert (HF : 1 <= mass p z t) by (apply (left_of_root p z tau t); try assumption; lra).
+  apply (tau_unique p z); [lra | | exact Ht]. unfold is_tau. apply Rle_antisym; [|exact HF].
+  assert (H : (mass p z t - 1) / (p * slope p z t) <= 0) by lra.
+  assert (PpG : 0 < p * slope p z t) by (apply Rmult_lt_0_compat; lra).
+  apply (Rmult_le_compat_r (p * slope p z t)) in H; [|lra].
+  replace ((mass p z t - 1) / (p * slope p z t) * (p * slope p z t)) with (mass p z t - 1) in H by (field; lra). lra.
+Qed.
+
+(** For power 2 the error is squared, times half the number of scores above t, which [slope 1] counts. *)
+Theorem newton_is_quadratic : forall z m tau t,
+  is_max m z -> is_tau 2 z tau -> t <= tau ->
+  0 <= tau - (t + norm_step 2 (mass 2 z t) (slope 2 z t)) <= slope 1 z t / 2 * ((tau - t) * (tau - t)).
+Proof.
+  intros z m tau t Hm Ht Hle. pose proof (tau_below_max 2 z m tau Hm Ht) as Htm.
+  destruct (newton_norm_left 2 z m tau t ltac:(lra) Hm Ht ltac:(lra)) as [PF [PG [Left [Ahead _]]]].
+  split; [lra|]. set (e := tau - t) in *. assert (He : 0 <= e) by (unfold e; lra).
+  assert (G1 : 1 <= slope 2 z t).
+  { apply Rle_trans with (slope 2 z tau); [apply slope_ge_one; [lra | exact Ht]|].
+    rewrite !slope_eq. apply sum_le. intros x _. apply pw_le; lra. }
+  assert (K0 : 0 <= slope 1 z t) by apply slope_nonneg.
+  assert (F1 : 2 * e * slope 2 z t - e * e * slope 1 z t <= mass 2 z t - 1).
+  { unfold is_tau in Ht. apply Rle_trans with (mass 2 z t - mass 2 z tau); [|rewrite Ht; lra]. rewrite !mass_eq, !slope_eq, <- sum_minus, <- !sum_scale, <- sum_minus.
+    apply sum_le. intros x _. cbv beta. replace (2 - 1) with 1 by ring. replace (1 - 1) with 0 by ring.
+    destruct (Rlt_dec 0 (x - t)) as [H|H].
+    - rewrite pw_0, (pw_1 (x - t)), (pw_2 (x - t)) by lra. replace (x - tau) with (x - t - e) by (unfold e; ring).
+      destruct (Rlt_dec 0 (x - t - e)) as [H'|H'].
+      + rewrite pw_2 by lra. right. ring.
+      + rewrite (pw_zero 2 (x - t - e)) by lra. pose proof (Rle_0_sqr (x - t - e)) as Sq. unfold Rsqr in Sq. lra.
+    - rewrite (pw_zero 1 (x - t)), (pw_zero 0 (x - t)), (pw_zero 2 (x - t)), (pw_zero 2 (x - tau)) by lra. lra. }
+  assert (Ee : e = tau - t) by reflexivity.
+  set (G := slope 2 z t) in *. set (K := slope 1 z t) in *.
+  assert (Q : e - K / 2 * (e * e) <= (mass 2 z t - 1) / (2 * G)); [|lra].
+  apply Rmult_le_reg_r with (2 * G); [lra|].
+  replace ((mass 2 z t - 1) / (2 * G) * (2 * G)) with (mass 2 z t - 1) by (field; lra).
+  assert (0 <= K * (e * e)) by (apply Rmult_le_pos; [exact K0 | apply Rle_0_sqr]).
+  assert (K * (e * e) * 1 <= K * (e * e) * G) by (apply Rmult_le_compat_l; lra). lra.
+Qed.
