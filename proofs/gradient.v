@@ -457,3 +457,279 @@ Proof.
   assert (S : s j = 0) by (rewrite Hs, sensitivity_eq by exact Hp; apply pw_zero; lra).
   split; [unfold prob; rewrite pw_gap; apply pw_zero; lra|]. split; [exact S|]. unfold score_gradient. rewrite S. ring.
 Qed.
+
+(** ** Alpha *)
+
+(** A derivative as a continuous factor of the difference. *)
+Lemma factor f x l : derivable_pt_lim f x l ->
+  exists g, (forall k, f (x + k) - f x = k * g k) /\ g 0 = l /\ continuity_pt g 0.
+Proof.
+  intros H. exists (fun k => if Req_EM_T k 0 then l else (f (x + k) - f x) / k). split; [|split].
+  - intros k. destruct (Req_EM_T k 0) as [->|Hk]; [rewrite Rplus_0_r; ring | field; exact Hk].
+  - destruct (Req_EM_T 0 0); congruence.
+  - intros eps Heps. destruct (H eps Heps) as [d Hd]. exists d. split; [apply cond_pos|].
+    intros k [_ Hk]. simpl in *. unfold R_dist in *. rewrite Rminus_0_r in Hk.
+    destruct (Req_EM_T 0 0) as [_|N]; [|congruence].
+    destruct (Req_EM_T k 0) as [->|Hk0]; [rewrite Rminus_diag_eq, Rabs_R0 by reflexivity; exact Heps|]. apply Hd; assumption.
+Qed.
+
+Lemma derivative_of_factor f g l d :
+  0 < d -> (forall k, Rabs k < d -> f k - f 0 = k * g k) -> g 0 = l -> continuity_pt g 0 -> derivable_pt_lim f 0 l.
+Proof.
+  intros Hd E E0 C eps Heps. destruct (C eps Heps) as [d' [Hd' H]].
+  exists (mkposreal (Rmin d d') (Rmin_pos _ _ Hd Hd')). simpl. intros k Hk Hs.
+  assert (Rabs k < d) by (eapply Rlt_le_trans; [exact Hs | apply Rmin_l]).
+  assert (Rabs k < d') by (eapply Rlt_le_trans; [exact Hs | apply Rmin_r]).
+  rewrite Rplus_0_l, E by assumption. replace (k * g k / k) with (g k) by (field; exact Hk). rewrite <- E0.
+  apply H. split; [split; [exact I | intros N; apply Hk; symmetry; exact N]|]. simpl. unfold R_dist. rewrite Rminus_0_r. assumption.
+Qed.
+
+Lemma near_positive f : continuity_pt f 0 -> 0 < f 0 -> exists d, 0 < d /\ forall h, Rabs h < d -> 0 < f h.
+Proof.
+  intros C H. destruct (C (f 0) H) as [d [Hd N]]. exists d. split; [exact Hd|]. intros h Hh.
+  destruct (Req_dec h 0) as [->|Hh0]; [exact H|].
+  assert (A : R_dist (f h) (f 0) < f 0).
+  { apply N. split; [split; [exact I | intros E; apply Hh0; symmetry; exact E]|]. simpl. unfold R_dist. rewrite Rminus_0_r. exact Hh. }
+  unfold R_dist in A. destruct (Rabs_def2 _ _ A). lra.
+Qed.
+
+Lemma continuous_near f g d : 0 < d -> (forall h, Rabs h < d -> f h = g h) -> continuity_pt f 0 -> continuity_pt g 0.
+Proof.
+  intros Hd E C eps Heps. destruct (C eps Heps) as [d' [Hd' H]].
+  exists (Rmin d d'). split; [apply Rmin_pos; assumption|]. intros y [Hy Hs]. simpl in *. unfold R_dist in *.
+  assert (Y : Rabs y < d) by (rewrite <- (Rminus_0_r y); eapply Rlt_le_trans; [exact Hs | apply Rmin_l]).
+  rewrite <- (E y Y), <- (E 0) by (rewrite Rabs_R0; exact Hd).
+  apply H. split; [exact Hy|]. eapply Rlt_le_trans; [exact Hs | apply Rmin_r].
+Qed.
+
+Lemma const_continuous a x : continuity_pt (fun _ => a) x.
+Proof. apply continuity_pt_const. intros y z. reflexivity. Qed.
+
+Lemma id_continuous x : continuity_pt (fun h => h) x.
+Proof. apply derivable_continuous_pt, derivable_pt_id. Qed.
+
+(** One key: how its probability moves with h and with tau. *)
+Lemma key_moves b c (T : R -> R) :
+  0 < b -> continuity_pt T 0 -> b * c - T 0 <> 0 ->
+  let x := b * c - T 0 in
+  exists d w v, 0 < d /\ continuity_pt w 0 /\ continuity_pt v 0 /\
+    (forall h, Rabs h < d -> 0 < b + h /\
+      pw (/ (b + h)) ((b + h) * c - T h) - pw (/ b) x = w h * (h * c - (T h - T 0)) + v h * h) /\
+    w 0 = / b * pw (/ b - 1) x /\ v 0 = - (/ b * (pw (/ b) x * ln (pw (/ b) x))).
+Proof.
+  intros Hb CT Hx x. fold x in Hx.
+  set (y := fun h => (b + h) * c - T h).
+  assert (Cy : continuity_pt y 0).
+  { unfold y. apply continuity_pt_minus; [|exact CT]. apply continuity_pt_mult; [|apply const_continuous].
+    apply continuity_pt_plus; [apply const_continuous | apply id_continuous]. }
+  assert (y0 : y 0 = x) by (unfold y, x; ring).
+  destruct (Rlt_or_le x 0) as [Hneg|Hpos].
+  - destruct (near_positive (fun h => - y h)) as [d [Hd N]].
+    { apply continuity_pt_opp. exact Cy. }
+    { rewrite y0. lra. }
+    exists (Rmin d b), (fun _ => 0), (fun _ => 0).
+    split; [apply Rmin_pos; assumption|]. split; [apply const_continuous|]. split; [apply const_continuous|]. split.
+    + intros h Hh. assert (Rabs h < d) by (eapply Rlt_le_trans; [exact Hh | apply Rmin_l]).
+      assert (Hhb : Rabs h < b) by (eapply Rlt_le_trans; [exact Hh | apply Rmin_r]). apply Rabs_def2 in Hhb.
+      split; [lra|]. specialize (N h H). fold (y h). rewrite !pw_zero by lra. ring.
+    + rewrite !pw_zero by lra. split; ring.
+  - assert (Hx0 : 0 < x) by lra. clear Hpos.
+    destruct (near_positive y Cy ltac:(lra)) as [d [Hd N]].
+    destruct (factor ln x (/ x) (derivable_pt_lim_ln x Hx0)) as [gl [El [Gl Cl]]].
+    set (lam := fun h => gl (y h - x)).
+    assert (Clam : continuity_pt lam 0).
+    { apply (continuity_pt_comp (fun h => y h - x) gl).
+      - apply continuity_pt_minus; [exact Cy | apply const_continuous].
+      - cbv beta. rewrite y0, Rminus_diag_eq by reflexivity. exact Cl. }
+    set (A0 := ln x * / b).
+    set (A := fun h => ln (y h) * / (b + h) - A0).
+    assert (Cbh : continuity_pt (fun h => / (b + h)) 0).
+    { apply (continuity_pt_inv (fun h => b + h)); [|cbv beta; lra].
+      apply continuity_pt_plus; [apply const_continuous | apply id_continuous]. }
+    assert (CA : continuity_pt A 0).
+    { unfold A. apply continuity_pt_minus; [|apply const_continuous]. apply continuity_pt_mult; [|exact Cbh].
+      apply (continuity_pt_comp y ln); [exact Cy|]. apply derivable_continuous_pt. exists (/ y 0).
+      apply derivable_pt_lim_ln. lra. }
+    assert (A00 : A 0 = 0) by (unfold A, A0; rewrite y0, Rplus_0_r; ring).
+    destruct (factor exp A0 (exp A0) (derivable_pt_lim_exp A0)) as [ge [Ee [Ge Ce]]].
+    set (eta := fun h => ge (A h)).
+    assert (Ceta : continuity_pt eta 0) by (apply (continuity_pt_comp A ge); [exact CA | rewrite A00; exact Ce]).
+    assert (eta0 : eta 0 = exp A0) by (unfold eta; rewrite A00; exact Ge).
+    assert (lam0 : lam 0 = / x) by (unfold lam; rewrite y0, Rminus_diag_eq by reflexivity; exact Gl).
+    assert (P : pw (/ b) x = exp A0) by (rewrite pw_Rpower by exact Hx0; unfold Rpower, A0; f_equal; ring).
+    exists (Rmin d b), (fun h => eta h * lam h * / (b + h)), (fun h => - (ln x * / b) * (eta h * / (b + h))).
+    split; [apply Rmin_pos; assumption|]. split; [|split; [|split; [|split]]].
+    + apply continuity_pt_mult; [apply continuity_pt_mult|]; assumption.
+    + apply continuity_pt_mult; [apply const_continuous | apply continuity_pt_mult; assumption].
+    + intros h Hh. assert (Hd' : Rabs h < d) by (eapply Rlt_le_trans; [exact Hh | apply Rmin_l]).
+      assert (Hhb : Rabs h < b) by (eapply Rlt_le_trans; [exact Hh | apply Rmin_r]). apply Rabs_def2 in Hhb.
+      split; [lra|]. specialize (N h Hd'). fold (y h). rewrite P, pw_Rpower by exact N.
+      replace (Rpower (y h) (/ (b + h))) with (exp (A0 + A h)) by (unfold Rpower, A; f_equal; ring).
+      rewrite Ee. fold (eta h).
+      assert (L : ln (y h) - ln x = (y h - x) * lam h).
+      { unfold lam. rewrite <- El. f_equal. f_equal. ring. }
+      assert (Y : y h - x = h * c - (T h - T 0)) by (unfold y, x; ring).
+      rewrite <- Y. unfold A, A0. replace (ln (y h)) with (ln x + (y h - x) * lam h) by lra. field. lra.
+    + rewrite eta0, lam0, Rplus_0_r. rewrite <- P, (pw_step (/ b) x) by lra. field. lra.
+    + rewrite eta0, Rplus_0_r, P, ln_exp. unfold A0. ring.
+Qed.
+
+(** All keys together. *)
+Lemma keys_move b (c : nat -> R) (T : R -> R) l :
+  0 < b -> continuity_pt T 0 -> (forall i, In i l -> b * c i - T 0 <> 0) ->
+  exists d W C, 0 < d /\ continuity_pt W 0 /\ continuity_pt C 0 /\
+    (forall h, Rabs h < d -> 0 < b + h /\
+      sum (fun i => pw (/ (b + h)) ((b + h) * c i - T h)) l - sum (fun i => pw (/ b) (b * c i - T 0)) l
+        = C h * h - W h * (T h - T 0)) /\
+    W 0 = / b * sum (fun i => pw (/ b - 1) (b * c i - T 0)) l /\
+    C 0 = / b * (sum (fun i => pw (/ b - 1) (b * c i - T 0) * c i) l
+                 - sum (fun i => pw (/ b) (b * c i - T 0) * ln (pw (/ b) (b * c i - T 0))) l).
+Proof.
+  intros Hb CT. induction l as [|i l IH]; intros Hl.
+  - exists b, (fun _ => 0), (fun _ => 0). split; [exact Hb|]. split; [apply const_continuous|]. split; [apply const_continuous|].
+    split; [|simpl; split; ring]. intros h Hh. apply Rabs_def2 in Hh. simpl. split; [lra | ring].
+  - destruct IH as [d [W [C [Hd [CW [CC [E [W0 C0]]]]]]]]; [intros; apply Hl; right; assumption|].
+    destruct (key_moves b (c i) T Hb CT (Hl i (or_introl eq_refl))) as [d1 [w [v [Hd1 [Cw [Cv [E1 [w0 v0]]]]]]]].
+    cbv zeta in *. cbn [sum].
+    exists (Rmin d d1), (fun h => w h + W h), (fun h => (w h * c i + v h) + C h).
+    split; [apply Rmin_pos; assumption|]. split; [apply continuity_pt_plus; assumption|]. split; [|split; [|split]].
+    + apply continuity_pt_plus; [|exact CC]. apply continuity_pt_plus; [|exact Cv].
+      apply continuity_pt_mult; [exact Cw | apply const_continuous].
+    + intros h Hh. destruct (E h) as [_ Eh]; [eapply Rlt_le_trans; [exact Hh | apply Rmin_l]|].
+      destruct (E1 h) as [P1 E1h]; [eapply Rlt_le_trans; [exact Hh | apply Rmin_r]|]. split; [exact P1|]. lra.
+    + rewrite w0, W0. ring.
+    + rewrite w0, v0, C0. ring.
+Qed.
+
+(** At a fixed point, each term depends continuously on alpha, also where the gap is 0. *)
+Lemma term_continuous b c t : 0 < b -> continuity_pt (fun h => pw (/ (b + h)) ((b + h) * c - t)) 0.
+Proof.
+  intros Hb. destruct (Req_dec (b * c - t) 0) as [Hz|Hz].
+  - intros eps Heps. set (r := pw (2 * b) eps). assert (Hr : 0 < r) by (apply pw_pos; exact Heps).
+    set (e := Rmin b (Rmin 1 r / (1 + Rabs c))). pose proof (Rabs_pos c) as Hc.
+    assert (Hq : 0 < Rmin 1 r / (1 + Rabs c)) by (apply Rdiv_lt_0_compat; [apply Rmin_pos; lra | lra]).
+    exists e. split; [apply Rmin_pos; assumption|]. intros h [_ Hh]. simpl in *. unfold R_dist in *. rewrite Rminus_0_r in Hh.
+    rewrite Rplus_0_r, Hz, (pw_zero _ 0), Rminus_0_r, Rabs_pos_eq by (try apply pw_nonneg; lra).
+    replace ((b + h) * c - t) with (h * c) by lra.
+    destruct (Rle_or_lt (h * c) 0) as [H|H]; [rewrite pw_zero by exact H; exact Heps|].
+    assert (Hhb : Rabs h < b) by (eapply Rlt_le_trans; [exact Hh | apply Rmin_l]).
+    assert (Hhr : Rabs h < Rmin 1 r / (1 + Rabs c)) by (eapply Rlt_le_trans; [exact Hh | apply Rmin_r]).
+    assert (Y : h * c < Rmin 1 r).
+    { apply Rle_lt_trans with (Rabs h * Rabs c); [rewrite <- Rabs_mult; apply Rle_abs|].
+      apply Rle_lt_trans with (Rabs h * (1 + Rabs c)); [apply Rmult_le_compat_l; [apply Rabs_pos | lra]|].
+      apply Rmult_lt_reg_r with (/ (1 + Rabs c)); [apply Rinv_0_lt_compat; lra|].
+      rewrite Rmult_assoc, Rinv_r, Rmult_1_r by lra. exact Hhr. }
+    assert (Y1 : h * c < 1) by (eapply Rlt_le_trans; [exact Y | apply Rmin_l]).
+    assert (Yr : h * c < r) by (eapply Rlt_le_trans; [exact Y | apply Rmin_r]).
+    apply Rabs_def2 in Hhb. set (q := / (b + h)). set (q0 := / (2 * b)).
+    assert (Q0 : 0 < q0) by (apply Rinv_0_lt_compat; lra).
+    assert (Q : q0 <= q) by (apply Rinv_le_contravar; lra).
+    apply Rle_lt_trans with (pw q0 (h * c)).
+    + replace q with (q0 + (q - q0)) by ring. rewrite pw_plus.
+      assert (pw (q - q0) (h * c) <= 1) by (apply Rle_trans with (pw (q - q0) 1); [apply pw_le; lra | right; apply pw_one]).
+      pose proof (pw_nonneg q0 (h * c)).
+      assert (pw q0 (h * c) * pw (q - q0) (h * c) <= pw q0 (h * c) * 1) by (apply Rmult_le_compat_l; assumption). lra.
+    + assert (E : eps = pw q0 r).
+      { unfold r. rewrite pw_pw. replace (2 * b * q0) with 1 by (unfold q0; field; lra). symmetry. apply pw_1. lra. }
+      rewrite E. apply pw_lt; lra.
+  - destruct (key_moves b c (fun _ => t) Hb (const_continuous t 0) Hz) as [d [w [v [Hd [Cw [Cv [E _]]]]]]].
+    apply continuous_near with (fun h => pw (/ b) (b * c - t) + (w h * (h * c) + v h * h)) d; [exact Hd | |].
+    + intros h Hh. destruct (E h Hh) as [_ Eh]. replace (t - t) with 0 in Eh by ring. rewrite Rminus_0_r in Eh. lra.
+    + apply continuity_pt_plus; [apply const_continuous|].
+      apply continuity_pt_plus; apply continuity_pt_mult; try assumption; [|apply id_continuous].
+      apply continuity_pt_mult; [apply id_continuous | apply const_continuous].
+Qed.
+
+Lemma tau_continuous_in_alpha n b (c : nat -> R) (T : R -> R) :
+  0 < b ->
+  (forall h, 0 < b + h -> is_tau (/ (b + h)) (map (fun i => (b + h) * c i) (seq 0 n)) (T h)) ->
+  continuity_pt T 0.
+Proof.
+  intros Hb HT.
+  assert (M : forall h t, mass (/ (b + h)) (map (fun i => (b + h) * c i) (seq 0 n)) t
+                          = sum (fun i => pw (/ (b + h)) ((b + h) * c i - t)) (seq 0 n)).
+  { intros h t. rewrite mass_eq, sum_map. reflexivity. }
+  assert (CM : forall t, continuity_pt (fun h => mass (/ (b + h)) (map (fun i => (b + h) * c i) (seq 0 n)) t) 0).
+  { intros t. apply continuous_near with (fun h => sum (fun i => pw (/ (b + h)) ((b + h) * c i - t)) (seq 0 n)) 1; [lra | |].
+    - intros h _. symmetry. apply M.
+    - apply (sum_continuous (fun i h => pw (/ (b + h)) ((b + h) * c i - t))). intros i _. apply term_continuous. exact Hb. }
+  assert (P : forall h, 0 < b + h -> 0 < / (b + h)) by (intros; apply Rinv_0_lt_compat; assumption).
+  pose proof (HT 0 ltac:(lra)) as H0. assert (H0' := H0). unfold is_tau in H0'.
+  intros eps Heps. set (t1 := T 0 - eps / 2). set (t2 := T 0 + eps / 2).
+  assert (L1 : 1 < mass (/ (b + 0)) (map (fun i => (b + 0) * c i) (seq 0 n)) t1).
+  { apply Rle_lt_trans with (mass (/ (b + 0)) (map (fun i => (b + 0) * c i) (seq 0 n)) (T 0)); [rewrite H0'; lra|].
+    apply mass_lt; [apply P; lra | unfold t1; lra|].
+    apply Rlt_le_trans with (mass (/ (b + 0)) (map (fun i => (b + 0) * c i) (seq 0 n)) (T 0)); [rewrite H0'; lra|].
+    apply mass_le; [left; apply P; lra | unfold t1; lra]. }
+  assert (L2 : mass (/ (b + 0)) (map (fun i => (b + 0) * c i) (seq 0 n)) t2 < 1).
+  { apply Rlt_le_trans with (mass (/ (b + 0)) (map (fun i => (b + 0) * c i) (seq 0 n)) (T 0)); [|rewrite H0'; lra].
+    apply mass_lt; [apply P; lra | unfold t2; lra | rewrite H0'; lra]. }
+  destruct (near_positive (fun h => mass (/ (b + h)) (map (fun i => (b + h) * c i) (seq 0 n)) t1 - 1)) as [d1 [Hd1 N1]];
+    [apply continuity_pt_minus; [apply CM | apply const_continuous] | lra |].
+  destruct (near_positive (fun h => 1 - mass (/ (b + h)) (map (fun i => (b + h) * c i) (seq 0 n)) t2)) as [d2 [Hd2 N2]];
+    [apply continuity_pt_minus; [apply const_continuous | apply CM] | lra |].
+  exists (Rmin b (Rmin d1 d2)). split; [repeat apply Rmin_pos; assumption|]. intros h [_ Hh]. simpl in *. unfold R_dist in *.
+  rewrite Rminus_0_r in Hh.
+  assert (Hhb : Rabs h < b) by (eapply Rlt_le_trans; [exact Hh | apply Rmin_l]).
+  assert (Hh1 : Rabs h < d1) by (eapply Rlt_le_trans; [exact Hh | eapply Rle_trans; [apply Rmin_r | apply Rmin_l]]).
+  assert (Hh2 : Rabs h < d2) by (eapply Rlt_le_trans; [exact Hh | eapply Rle_trans; [apply Rmin_r | apply Rmin_r]]).
+  apply Rabs_def2 in Hhb. specialize (N1 h Hh1). specialize (N2 h Hh2). pose proof (HT h ltac:(lra)) as Hth.
+  assert (t1 <= T h) by (apply (left_of_root _ _ (T h) t1 (P h ltac:(lra)) Hth); lra).
+  assert (T h <= t2) by (apply (right_of_root _ _ (T h) t2 (P h ltac:(lra)) Hth); lra).
+  unfold t1, t2 in *. apply Rabs_def1; lra.
+Qed.
+
+(** [a] is alpha - 1. *)
+Theorem alpha_derivative : forall n a score T,
+  0 < a ->
+  (forall h, 0 < a + h -> is_tau (/ (a + h)) (map (fun i => (a + h) * score i) (seq 0 n)) (T h)) ->
+  (forall i, (i < n)%nat -> a * score i <> T 0) ->
+  let s := fun i => sensitivity (/ a) (a * score i) (T 0) in
+  let probs := fun i => prob (/ a) (a * score i) (T 0) in
+  let d_tau := (total n (fun i => s i * score i) - total n (fun i => probs i * ln (probs i))) / total n s in
+  derivable_pt_lim T 0 d_tau /\
+  (forall i, (i < n)%nat ->
+    derivable_pt_lim (fun h => prob (/ (a + h)) ((a + h) * score i) (T h)) 0
+      (/ a * (s i * (score i - d_tau) - probs i * ln (probs i)))).
+Proof.
+  intros n a score T Ha HT Hne s probs d_tau.
+  assert (Pa : 0 < / a) by (apply Rinv_0_lt_compat; exact Ha).
+  pose proof (tau_continuous_in_alpha n a score T Ha HT) as CT.
+  assert (Es : forall i, s i = pw (/ a - 1) (a * score i - T 0)) by (intros i; apply sensitivity_eq; exact Pa).
+  assert (Ep : forall i, probs i = pw (/ a) (a * score i - T 0)) by (intros i; apply pw_gap).
+  assert (HS : 0 < total n s).
+  { pose proof (HT 0 ltac:(lra)) as H0. unfold is_tau in H0. rewrite Rplus_0_r in H0.
+    assert (Pm : 0 < mass (/ a) (map (fun i => a * score i) (seq 0 n)) (T 0)) by (rewrite H0; lra).
+    apply slope_pos in Pm. rewrite slope_eq, sum_map in Pm. unfold total.
+    rewrite (sum_ext s (fun i => pw (/ a - 1) (a * score i - T 0))) by (intros; apply Es). exact Pm. }
+  destruct (keys_move a score T (seq 0 n) Ha CT) as [d [W [C [Hd [CW [CC [E [W0 C0]]]]]]]].
+  { intros i Hi. apply in_seq in Hi. specialize (Hne i ltac:(lia)). lra. }
+  assert (W0' : W 0 = / a * total n s).
+  { rewrite W0. f_equal. apply sum_ext. intros i _. symmetry. apply Es. }
+  assert (C0' : C 0 = / a * (total n (fun i => s i * score i) - total n (fun i => probs i * ln (probs i)))).
+  { rewrite C0. f_equal. f_equal; apply sum_ext; intros i _; [rewrite Es | rewrite Ep]; reflexivity. }
+  assert (W0p : 0 < W 0) by (rewrite W0'; apply Rmult_lt_0_compat; assumption).
+  destruct (near_positive W CW W0p) as [dw [Hdw Nw]].
+  set (q := fun h => C h * / W h).
+  assert (Cq : continuity_pt q 0) by (apply continuity_pt_mult; [exact CC | apply (continuity_pt_inv W); [exact CW | lra]]).
+  assert (q0 : q 0 = d_tau) by (unfold q, d_tau; rewrite C0', W0'; field; split; lra).
+  assert (Move : forall h, Rabs h < Rmin d dw -> T h - T 0 = h * q h).
+  { intros h Hh. assert (Hh1 : Rabs h < d) by (eapply Rlt_le_trans; [exact Hh | apply Rmin_l]).
+    assert (Hh2 : Rabs h < dw) by (eapply Rlt_le_trans; [exact Hh | apply Rmin_r]).
+    destruct (E h Hh1) as [Pah Eh]. specialize (Nw h Hh2).
+    pose proof (HT h Pah) as A. pose proof (HT 0 ltac:(lra)) as B. unfold is_tau in A, B. rewrite mass_eq, sum_map in A, B.
+    rewrite !Rplus_0_r in B. rewrite A, B in Eh.
+    assert (Ew : W h * (T h - T 0) = C h * h) by lra.
+    unfold q. apply Rmult_eq_reg_l with (W h); [|lra]. rewrite Ew. field. lra. }
+  split; [apply (derivative_of_factor T q d_tau (Rmin d dw)); try assumption; apply Rmin_pos; assumption|].
+  intros i Hi. specialize (Hne i Hi).
+  destruct (key_moves a (score i) T Ha CT ltac:(lra)) as [d1 [w [v [Hd1 [Cw [Cv [E1 [w0 v0]]]]]]]]. cbv zeta in *.
+  apply (derivative_of_factor _ (fun h => w h * (score i - q h) + v h) _ (Rmin d1 (Rmin d dw))).
+  - repeat apply Rmin_pos; assumption.
+  - intros h Hh. destruct (E1 h) as [_ Eh]; [eapply Rlt_le_trans; [exact Hh | apply Rmin_l]|].
+    rewrite (Move h) in Eh by (eapply Rlt_le_trans; [exact Hh | apply Rmin_r]).
+    unfold prob. rewrite !pw_gap, !Rplus_0_r, Eh. ring.
+  - rewrite q0, w0, v0, Es, Ep. ring.
+  - apply continuity_pt_plus; [|exact Cv]. apply continuity_pt_mult; [exact Cw|].
+    apply continuity_pt_minus; [apply const_continuous | exact Cq].
+Qed.
