@@ -105,7 +105,7 @@ def test_without_coq_the_proofs_are_skipped_aloud_or_required():
     [
         ("Lemma mass_app", "Axiom cheat : 1 <= 0.\nLemma mass_app", "cheat   NOT ALLOWED"),
         ("Proof. apply sum_app. Qed.", "Proof. Admitted.", "mass_app   NOT ALLOWED"),
-        ("Theorem residual_bound", "Theorem residual_bond", "not there: threshold.residual_bound"),
+        ("Theorem residual_bound", "Theorem residual_bond", "threshold.residual_bound"),
     ],
 )
 def test_coq_finds_what_is_planted(project, old, new, complaint):
