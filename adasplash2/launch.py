@@ -370,22 +370,31 @@ def _backward_calls_by_keys(
             rows | paths | counts | ends | columns | sizes | capacity | {"sorted_ptr": state.sorted_columns},
             turned_rows | block_n,
         ),
-        Call(
-            "backward_dkdv_keys",
-            backward_dkdv_keys_kernel,
-            kv_heads * ceil_div(problem.n_keys, SOLVE_ROWS),
-            launch.backward_dkdv_keys,
-            backend,
-            scored
-            | by_key
-            | {"columns_ptr": state.sorted_columns}
-            | ends
-            | counts
-            | unlisted
-            | paths
-            | capacity
-            | {"d_key": operand(state.d_key), "d_value": operand(state.d_value)},
-            width | power | block_n | {"BLOCK_M": launch.block_m, "IS_CAUSAL": problem.is_causal},
+        *(
+            Call(
+                name,
+                backward_dkdv_keys_kernel,
+                kv_heads * ceil_div(problem.n_keys, SOLVE_ROWS),
+                program,
+                backend,
+                scored
+                | by_key
+                | {"columns_ptr": state.sorted_columns}
+                | ends
+                | counts
+                | unlisted
+                | paths
+                | capacity
+                | {"d_key": operand(state.d_key), "d_value": operand(state.d_value)},
+                width
+                | power
+                | block_n
+                | {"BLOCK_M": launch.block_m, "IS_CAUSAL": problem.is_causal, "IS_MIXED": is_mixed},
+            )
+            for name, program, is_mixed in (
+                ("backward_dkdv_keys", launch.backward_dkdv_keys, False),
+                ("backward_dkdv_mixed", launch.backward_dkdv_mixed, True),
+            )
         ),
     ]
 

@@ -97,6 +97,7 @@ class Launch:
     backward_dkdv: Program
     backward_dq_keys: Program
     backward_dkdv_keys: Program
+    backward_dkdv_mixed: Program
     why: str
 
     @property
@@ -133,6 +134,7 @@ def _square(
         program,
         Program(2 * solve.warps, 1),
         Program(2 * solve.warps, 1),
+        Program(4, 1),
         why,
     )
 
@@ -153,7 +155,8 @@ _TIMED_64 = Launch(
     backward_dq=Program(4, 2),
     backward_dkdv=Program(4, 2),
     backward_dq_keys=Program(2, 1, 168),
-    backward_dkdv_keys=Program(4, 1, 128),
+    backward_dkdv_keys=Program(4, 1),
+    backward_dkdv_mixed=Program(4, 1),
     why=(
         "2026-11-25, one H100, torch 2.11, triton 3.6, length 32768, 16 heads, bf16, causal, topic16 / gauss1, ms: "
         "dense 2.08 / 2.65 (8 warps 2.24 / 3.10; 128 x 64 2.4 / 3.7); collect 0.66 / 4.03 (8 warps 0.62, gauss4 4.2); "
@@ -178,6 +181,7 @@ _TIMED_128 = Launch(
     backward_dkdv=Program(4, 2),
     backward_dq_keys=Program(2, 1),
     backward_dkdv_keys=Program(4, 1),
+    backward_dkdv_mixed=Program(4, 1),
     why=(
         "2026-11-25, one H100, torch 2.11, triton 3.6, length 32768, 8 heads, bf16, causal, topic16 / gauss1, ms: "
         "dense 1.96 (8 warps of 128 registers 2.13); collect 0.42 / 2.98 (8 warps 0.38 / 3.02, 3 stages 0.40 / 3.26); "
@@ -210,9 +214,7 @@ LAUNCH = {
     ("hip", 2, 32): _square(64, Program(4, 1), Program(1, 1), _UNTIMED),
     ("hip", 2, 64): _square(64, Program(4, 1), Program(1, 1), _UNTIMED),
     ("hip", 2, 128): _square(64, Program(4, 1), Program(2, 1), _UNTIMED),
-    ("hip", 2, 256): dataclasses.replace(
-        _square(32, Program(4, 1), Program(4, 1), _UNTIMED), backward_dkdv_keys=Program(4, 1)
-    ),
+    ("hip", 2, 256): _square(32, Program(4, 1), Program(4, 1), _UNTIMED),
     ("hip", 4, 16): _square(32, Program(4, 1), Program(1, 1), _UNTIMED),
     ("hip", 4, 32): _square(32, Program(4, 1), Program(1, 1), _UNTIMED),
     ("hip", 4, 64): _square(32, Program(4, 1), Program(1, 1), _UNTIMED),

@@ -69,7 +69,7 @@ _PROGRAM = Program(4, 1)
 
 def small_launch(tile=TILE, dense=TILE):
     """Return a row of the launch table with square tiles."""
-    return Launch(tile, tile, dense, dense, *(_PROGRAM,) * 11, "the smallest tile")
+    return Launch(tile, tile, dense, dense, *(_PROGRAM,) * 12, "the smallest tile")
 
 
 # What makes every block take one path.

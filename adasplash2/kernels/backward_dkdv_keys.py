@@ -15,19 +15,26 @@ def backward_dkdv_keys_kernel(
     query, key, value, d_out, d_key, d_value, base_ptr, rest_ptr, delta_ptr,
     columns_ptr, column_ends_ptr, column_counts_ptr, paths_ptr, unlisted_ptr, n_unlisted_ptr,
     z_scale, scale, kv_heads, group, n_queries, n_keys, capacity,
-    IS_CAUSAL: tl.constexpr, POWER: tl.constexpr, ROWS: tl.constexpr,
+    IS_CAUSAL: tl.constexpr, POWER: tl.constexpr, IS_MIXED: tl.constexpr, ROWS: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, HEAD_DIM: tl.constexpr,
 ):  # fmt: skip
     """Grid (parts of ROWS keys * batch * kv_heads,).
 
     Reads the operands, tau as base and rest, delta and the columns, sorted, of the blocks of BLOCK_N keys that go by
-    single queries, and the blocks of BLOCK_M queries that are in no column and are taken as tiles.  Writes d_key and
-    d_value of these keys, as `backward_dkdv` does for all others.  The heads of a group, the tiles, and the rows of a
-    column are added in a fixed order.  Lemmas: jacobian_form, delta_is_centre
+    single queries.  Writes d_key and d_value of these, as `backward_dkdv` does for all others.  Blocks of BLOCK_M
+    queries that are in no column are taken as tiles: blocks of keys that have such queries wait for a start with
+    IS_MIXED, since the registers of a tile would slow down all others.  The heads of a group, the tiles, and the rows
+    of a column are added in a fixed order.  Lemmas: jacobian_form, delta_is_centre
     """
     block, batch, kv_head, batch_kv_head = program_place(n_keys, kv_heads, ROWS)
     key_start = block * ROWS
     if tl.load(paths_ptr + batch_kv_head.to(tl.int64) * tl.cdiv(n_keys, BLOCK_N) + key_start // BLOCK_N) == 0:
+        return
+    n_tiles = 0
+    for member in tl.range(group, num_stages=1):
+        own_list = (batch_kv_head * group + member).to(tl.int64) * tl.cdiv(n_keys, BLOCK_N) + key_start // BLOCK_N
+        n_tiles += tl.load(n_unlisted_ptr + own_list)
+    if (n_tiles > 0) != IS_MIXED:
         return
     stored_k = operand_tile(key, batch, kv_head, key_start, n_keys, ROWS, BLOCK_D, HEAD_DIM)
     stored_v = operand_tile(value, batch, kv_head, key_start, n_keys, ROWS, BLOCK_D, HEAD_DIM)
@@ -38,14 +45,15 @@ def backward_dkdv_keys_kernel(
     for member in tl.range(group, num_stages=1):
         head = kv_head * group + member
         batch_head = batch_kv_head * group + member
-        own_list = batch_head.to(tl.int64) * tl.cdiv(n_keys, BLOCK_N) + key_start // BLOCK_N
-        for index in tl.range(tl.load(n_unlisted_ptr + own_list), num_stages=1):
-            query_start = tl.load(unlisted_ptr + own_list * UNLISTED + index) * BLOCK_M
-            total_key, total_value = add_tile(
-                total_key, total_value, stored_k, stored_v, query, d_out, base_ptr, rest_ptr, delta_ptr, z_scale,
-                batch, head, batch_head, query_start, key_start, n_queries, n_keys,
-                IS_CAUSAL, POWER, BLOCK_M, BLOCK_D, HEAD_DIM,
-            )  # fmt: skip
+        if IS_MIXED:
+            own_list = batch_head.to(tl.int64) * tl.cdiv(n_keys, BLOCK_N) + key_start // BLOCK_N
+            for index in tl.range(tl.load(n_unlisted_ptr + own_list), num_stages=1):
+                query_start = tl.load(unlisted_ptr + own_list * UNLISTED + index) * BLOCK_M
+                total_key, total_value = add_tile(
+                    total_key, total_value, stored_k, stored_v, query, d_out, base_ptr, rest_ptr, delta_ptr, z_scale,
+                    batch, head, batch_head, query_start, key_start, n_queries, n_keys,
+                    IS_CAUSAL, POWER, BLOCK_M, BLOCK_D, HEAD_DIM,
+                )  # fmt: skip
         first_part = batch_head.to(tl.int64) * n_keys * PARTS
         of_parts = load_parts(column_counts_ptr + first_part, keys, n_keys)
         count, first_end = tl.sum(of_parts, axis=1), load_parts(column_ends_ptr + first_part, keys, n_keys) - of_parts

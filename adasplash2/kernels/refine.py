@@ -25,16 +25,18 @@ from .tile import (
 
 
 @triton.jit
-def safeguarded_step(tau, lo, hi, mass, slope, count, tolerance, relative_error, POWER: tl.constexpr):
+def safeguarded_step(tau, lo, hi, mass, slope, count, tolerance, relative_error, slope_error, POWER: tl.constexpr):
     """One step from tau; float32[rows] each.  Returns tau, lo, hi with lo <= exact tau and lo <= tau.
 
     hi bounds the exact tau only up to the rounding of the mass.  From a point far to the left the sums are large and
-    round much: without its slack lo would pass the root, and the row could not reach its tolerance.
+    round much: without its slack lo would pass the root, and the row could not reach its tolerance.  ``slope_error`` is
+    what the slope, a plain sum over tiles, may be off beyond that; it scales the step and no more.
     Lemmas: step_keeps_bracket, newton_norm_left, residual_bound, mask_bound_float
     """
-    bound = tau + norm_step(mass, slope, POWER)
+    way = norm_step(mass, slope, POWER)
+    slack = norm_step_slack(mass, slope, relative_error, POWER) + slope_error * tl.abs(way)
     # One more rounding of the sum itself, relative to its size (at most 1).
-    lo = tl.maximum(lo, bound - norm_step_slack(mass, slope, relative_error, POWER) - 2.0**-23)
+    lo = tl.maximum(lo, tau + way - slack - 2.0**-23)
     hi = tl.where(mass < 1.0, tl.minimum(hi, tau), tl.minimum(hi, tau + (mass - 1.0)))
     step = tau + active_set_step(mass, slope, count, POWER)
     # Next to the root the two steps differ by less than their rounding, so one short of lo moves up to it; a missing
@@ -108,7 +110,7 @@ def refine_kernel(
 
         defect = tl.abs(mass - 1.0)
         next_rest, next_lo, next_hi = safeguarded_step(
-            rest, lo, hi, mass, slope, count, tolerance, RELATIVE_ERROR, POWER
+            rest, lo, hi, mass, slope, count, tolerance, RELATIVE_ERROR, length * 2.0**-23, POWER
         )
         # The base follows tau; the bracket, counted from it, moves the other way.
         next_base, error = add_exactly(base, next_rest)

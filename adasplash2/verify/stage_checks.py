@@ -17,6 +17,7 @@ from entmax_ref import stages
 from .answer import Answer
 from .judge import compared_gradients, judge_results, tau_comparison
 from .naive import NaiveResult
+from .support_checks import Gathered, read_gathered
 from .truth import ROUNDOFF, Booleans, Floats, Head, Truth, as_floats, each_head, in_blocks
 
 # The widest bin of the histogram, and the relative margin of its roots (kernels/histogram.py, ROOT_ERROR).
@@ -52,6 +53,7 @@ class StageRun:
     forward: dict[str, Any]
     backward: dict[str, Any]
     by_tiles: Booleans
+    gathered: Gathered
     problem: Problem
 
 
@@ -97,7 +99,7 @@ def run_stages(load: Workload, d_out: torch.Tensor, alpha: float, **fields: int)
     backward["keeping"] = _listed(after.keeping, problem.n_query_blocks, heads)
     paths = state.candidates.numbers[..., 3].unflatten(0, heads).cpu().numpy()
     by_tiles = np.repeat(paths >= MANY, launch_row.dense_m, axis=-1)[..., : problem.n_queries]
-    return StageRun(forward, backward, by_tiles, problem)
+    return StageRun(forward, backward, by_tiles, read_gathered(problem, state.support, after), problem)
 
 
 def _listed(lists: Lists, n_blocks: int, heads: tuple[int, int], *, at_end: bool = False) -> Booleans:
@@ -119,6 +121,7 @@ def check_stages(
     """Run and judge every stage of one case, and demand the bits that ``answer`` has."""
     run = run_stages(load, truth.d_out, alpha)
     checks = check_rows(load, truth, run, alpha)
+    checks += check_gathered(load, truth, run, alpha)
     checks += _check_products(load, truth, run, naive)
     mask = run.forward["block_mask"]
     checks.append(
@@ -218,6 +221,27 @@ def _candidate_bounds(head: Head, block: tuple[int, int], row_error: Floats) -> 
 def in_rows(per_row: Booleans, rows: int) -> Booleans:
     """Return which blocks of rows hold a True, column by column."""
     return in_blocks(per_row, (rows, 1))
+
+
+def check_gathered(load: Workload, truth: Truth, run: StageRun, alpha: float) -> list[StageCheck]:
+    """Judge the support that the gathering stages look up, where float32 can tell what is supported."""
+    gathered = run.gathered
+    missing, extra = [], []
+    for head in each_head(load, alpha):
+        listed = gathered.has_rows[head.place]
+        gap = head.z[listed] - truth.tau[head.place][listed][:, None]
+        margin = (2.0 * truth.row_error[head.place][listed] + 2.0**-20)[:, None]
+        held = gathered.rows[head.place][listed]
+        missing.append((gap > margin) & ~held)
+        extra.append(held & ~(gap > -margin))
+    turned = gathered.has_columns[..., None]
+    differ = turned & (gathered.columns != gathered.rows.swapaxes(-1, -2))
+    return [
+        _count("solve", "support missing", *missing),
+        _count("solve", "support too many", *extra),
+        _count("columns", "pairs that differ", differ),
+        _count("column_order", "columns that do not ascend", gathered.unordered),
+    ]
 
 
 def _check_products(load: Workload, truth: Truth, run: StageRun, naive: NaiveResult) -> list[StageCheck]:

@@ -68,6 +68,13 @@ def stage_run(evidence):
     return stage_checks.run_stages(evidence.load, evidence.truth.d_out, SMALL.alpha)
 
 
+@pytest.fixture(scope="module")
+def key_run(evidence):
+    """The stages by single keys, in float32, all the way."""
+    fields = {"row_entries": 192, "tile_pairs": 2**20}
+    return stage_checks.run_stages(evidence.load, evidence.truth.d_out, SMALL.alpha, **fields)
+
+
 # The naive evaluation, which sets the budgets.
 
 
@@ -214,7 +221,7 @@ def test_every_stage_passes(evidence):
     assert [check for check in checks if not check.passed] == []
     stages = {check.stage for check in checks}
     assert stages >= {"dense", "solve", "histogram", "refine", "block_mask", "block_mask_transpose", "block_list"}
-    assert stages >= {"output", "backward_dq", "backward_dkdv", "repeat"}
+    assert stages >= {"output", "backward_dq", "backward_dkdv", "columns", "column_order", "repeat"}
 
 
 @pytest.mark.parametrize(
@@ -256,6 +263,31 @@ def test_a_wrong_stage_of_rows_that_go_by_tiles_fails(evidence, rule, name, chan
     run = dataclasses.replace(run, forward=run.forward | {name: change(run.forward[name])})
     checks = stage_checks.check_rows(evidence.load, evidence.truth, run, SMALL.alpha)
     assert rule in {check.rule for check in checks if not check.passed}
+
+
+@pytest.mark.parametrize(
+    "rule, name", [("support missing", "rows"), ("support too many", "rows"), ("pairs that differ", "columns")]
+)
+def test_a_wrong_support_fails(evidence, key_run, rule, name):
+    gathered = key_run.gathered
+    assert gathered.has_rows.any() and gathered.has_columns.any()
+    right = stage_checks.check_gathered(evidence.load, evidence.truth, key_run, SMALL.alpha)
+    assert len(right) == 4 and all(check.passed for check in right)
+    bits = getattr(gathered, name).copy()
+    listed = (gathered.has_rows if name == "rows" else gathered.has_columns)[..., None]
+    flipped = np.argwhere(listed & (bits if rule != "support too many" else ~bits))[0]
+    bits[tuple(flipped)] ^= True
+    wrong = dataclasses.replace(key_run, gathered=dataclasses.replace(gathered, **{name: bits}))
+    checks = stage_checks.check_gathered(evidence.load, evidence.truth, wrong, SMALL.alpha)
+    assert rule in {check.rule for check in checks if not check.passed}
+
+
+def test_columns_out_of_order_fail(evidence, key_run):
+    unordered = key_run.gathered.unordered.copy()
+    unordered.flat[0] = True
+    wrong = dataclasses.replace(key_run, gathered=dataclasses.replace(key_run.gathered, unordered=unordered))
+    checks = stage_checks.check_gathered(evidence.load, evidence.truth, wrong, SMALL.alpha)
+    assert [check.rule for check in checks if not check.passed] == ["columns that do not ascend"]
 
 
 def test_a_bit_that_differs_in_the_second_run_fails(evidence, stage_run):
