@@ -143,6 +143,13 @@ def _hip_usage(compiled: Any) -> tuple[int, int]:
     return registers, scratch
 
 
+def resources(call: launch.Call, target: Target) -> tuple[int, int, int]:
+    """Compile one call for a target and return its shared memory, registers and spilled bytes per thread."""
+    compiled = compile_call(call, target)
+    registers, spilled = (_cuda_usage if target.backend == "cuda" else _hip_usage)(compiled)
+    return compiled.metadata.shared, registers, spilled
+
+
 def meta_calls(
     backend: str, dtype: torch.dtype, head_dim: int, *, alpha: float = 1.5, is_causal: bool = True, arch: str = ""
 ) -> list[launch.Call]:
@@ -171,11 +178,9 @@ def usages(targets: list[str], dtypes: list[torch.dtype], head_dims: list[int], 
         raise RuntimeError("aot: kernels are interpreted in this process; unset TRITON_INTERPRET and start again.")
     for name, dtype, head_dim, alpha in itertools.product(targets, dtypes, head_dims, alphas):
         target = TARGETS[name]
-        measure = _cuda_usage if target.backend == "cuda" else _hip_usage
         row = choose_launch(target.backend, dtype, head_dim, name)
         for call in _different(meta_calls(target.backend, dtype, head_dim, alpha=alpha, arch=name)):
-            compiled = compile_call(call, target)
-            registers, spilled = measure(compiled)
+            shared, registers, spilled = resources(call, target)
             yield Usage(
                 stage=call.stage,
                 target=name,
@@ -183,7 +188,7 @@ def usages(targets: list[str], dtypes: list[torch.dtype], head_dims: list[int], 
                 head_dim=head_dim,
                 alpha=alpha,
                 is_causal=True,
-                shared=compiled.metadata.shared,
+                shared=shared,
                 shared_limit=target.shared_limit,
                 registers=registers,
                 spilled=spilled,
@@ -210,7 +215,7 @@ def main(arguments: list[str] | None = None) -> int:
     ):
         found.append(usage)
         print(
-            f"{'ok' if usage.fits else 'NO':3}{usage.stage:14}{usage.target:8}{usage.dtype:5}"
+            f"{'ok' if usage.fits else 'NO':3}{usage.stage:21}{usage.target:8}{usage.dtype:5}"
             f" d={usage.head_dim:<4} alpha={usage.alpha:<4} shared={usage.shared:>7}/{usage.shared_limit:<7}"
             f" registers={usage.registers:<4} spilled={usage.spilled}",
             flush=True,

@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 
 from . import launch, row_launch
-from .aot import SPILL_LIMIT, TARGETS, _cuda_usage, _hip_usage, compile_call
+from .aot import SPILL_LIMIT, TARGETS, resources
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 # One length for each tile: short rows side by side, one row, the longest whole rows of backward and forward, blocks.
@@ -65,11 +65,8 @@ def usages(targets: list[str], dtypes: list[str], lengths: list[int], alphas: li
         raise RuntimeError("aot: kernels are interpreted in this process; unset TRITON_INTERPRET and start again.")
     for name, dtype, n_keys, alpha in itertools.product(targets, dtypes, lengths, alphas):
         target = TARGETS[name]
-        measure = _cuda_usage if target.backend == "cuda" else _hip_usage
         for call in meta_calls(target.backend, DTYPES[dtype], n_keys, alpha):
-            compiled = compile_call(call, target)
-            registers, spilled = measure(compiled)
-            shared = compiled.metadata.shared
+            shared, registers, spilled = resources(call, target)
             yield RowUsage(call.stage, name, dtype, n_keys, alpha, shared, target.shared_limit, registers, spilled)
 
 
