@@ -264,16 +264,19 @@ def block_max(z: Floats, block: int) -> Floats:
     return result
 
 
-def bin_edges(bins: int = BINS) -> Floats:
+def bin_edges(bins: int = BINS, alpha: float = 1.5) -> Floats:
     """Return the ``bins + 1`` edges of the histogram in ``row_max - z``, from 1 down to 0.
 
     They are the float32 numbers whose mantissa is 1 or 1.5, so an edge is found from the leading bits of a number, and
-    bins shrink towards the maximum: flat rows of any length have their threshold near it.
+    bins shrink towards the maximum: flat rows of any length have their threshold near it. Above alpha 1.75 it is
+    nearer, and the edges are the powers of two alone.
 
     Parameters
     ----------
     bins : int, default 16
         How many; the last one reaches from its far edge to the maximum.
+    alpha : float, default 1.5
+        Order, in (1, 2].
 
     Returns
     -------
@@ -284,8 +287,12 @@ def bin_edges(bins: int = BINS) -> Floats:
     --------
     >>> bin_edges(4)
     array([1.   , 0.75 , 0.5  , 0.375, 0.   ])
+    >>> bin_edges(4, alpha=2.0)
+    array([1.   , 0.5  , 0.25 , 0.125, 0.   ])
     """
     steps = np.arange(bins)
+    if alpha > 1.75:
+        return np.append(2.0**-steps, 0.0)
     octave = (steps + 1) // 2
     edges = np.where(steps % 2 == 0, 1.0, 1.5) * 2.0**-octave
     return np.append(edges, 0.0)
@@ -332,8 +339,8 @@ def histogram(z: Floats, alpha: float = 1.5, *, bins: int = BINS, edges: Floats 
     Notes
     -----
     The bracket resolves a threshold closer to ``row_max`` than the last bin is wide only to that width. A row of n
-    equal scores has it at a distance of ``n ** (1 - alpha)``: 16 bins, which end at 2**-7.5, cover alpha 1.5 up to a
-    length of 2**15 and alpha 2 up to 2**7.5. Beyond, refinement takes a pass or more in addition.
+    equal scores has it at a distance of ``n ** (1 - alpha)``: 16 bins, which end at 2**-7.5 and above alpha 1.75 at
+    2**-15, cover alpha 1.5 and alpha 2 up to a length of 2**15. Beyond, refinement takes a pass or more in addition.
 
     Lemmas: histogram_bracket, counter_no_carry
 
@@ -344,7 +351,7 @@ def histogram(z: Floats, alpha: float = 1.5, *, bins: int = BINS, edges: Floats 
     highest = _row_max(z)
     ordinary = np.isfinite(highest)
     drop = np.where(ordinary, highest, 0.0)[..., None] - z
-    edges = bin_edges(bins) if edges is None else edges
+    edges = bin_edges(bins, alpha) if edges is None else edges
     with np.errstate(invalid="ignore"):
         # side "left" of the negated, ascending edges: bin b holds edges[b + 1] <= drop < edges[b].
         index = np.searchsorted(-edges[1:-1], -drop, side="left")
@@ -566,13 +573,13 @@ def refine(z: Floats, bracket: Bracket, alpha: float = 1.5, *, tolerance: float 
     ========  ========  ========  ========  ========  ========  ========  ========  ========
     n         1.01      1.1       1.25      4/3       1.5       1.75      1.9       2
     ========  ========  ========  ========  ========  ========  ========  ========  ========
-    1024      0.81 / 1  0.92 / 1  1.00 / 2  1.08 / 2  1.00 / 2  1.38 / 3  1.54 / 4  1.54 / 5
-    16384     0.77 / 1  0.92 / 2  1.04 / 3  1.08 / 3  1.00 / 2  1.54 / 4  1.81 / 4  1.96 / 5
-    131072    0.81 / 1  0.92 / 2  1.04 / 2  1.08 / 2  1.15 / 2  1.88 / 4  2.31 / 5  2.58 / 7
+    1024      0.81 / 1  0.92 / 1  1.00 / 2  1.08 / 2  1.00 / 2  1.38 / 3  1.58 / 3  1.58 / 5
+    16384     0.77 / 1  0.92 / 2  1.04 / 3  1.08 / 3  1.00 / 2  1.54 / 4  1.65 / 3  1.54 / 3
+    131072    0.81 / 1  0.92 / 2  1.04 / 2  1.08 / 2  1.15 / 2  1.88 / 4  1.77 / 3  1.50 / 4
     ========  ========  ========  ========  ========  ========  ========  ========  ========
 
-    For alpha above 1.5 the last bin is too wide for long flat rows (see `histogram`): with 32 bins, at 131072, it is
-    1.27 / 3, 1.46 / 3 and 1.38 / 3 for alpha 1.75, 1.9 and 2.
+    For alpha 1.75 the last bin is too wide for long flat rows (see `histogram`): with 32 bins, at 131072, it is
+    1.27 / 3.
 
     Lemmas: residual_bound, step_keeps_bracket
     """

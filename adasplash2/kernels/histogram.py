@@ -28,26 +28,32 @@ LISTED = tl.constexpr(128)
 COUNTER_BITS = tl.constexpr(8)
 COUNTERS = tl.constexpr(4)
 COUNTER_MASK = tl.constexpr(2**8 - 1)
-# The exponent and the first mantissa bit of the largest float32 below 1: bins end at 2 ** -k and 1.5 * 2 ** -k.
-TOP_CODE = tl.constexpr(253)
+# The bits of the largest float32 below 1.
+TOP_BITS = tl.constexpr(0x3F7FFFFF)
 # Bounds the relative rounding of a root found by `histogram_root`.  Lemma: histogram_bracket
 ROOT_ERROR = tl.constexpr(2.0**-18)
 
 
 @triton.jit
-def bin_edge(index):
-    """Return the far edge (the larger ``row_max - z``) of a bin, float32; the near edge of bin b is that of b + 1."""
-    return ((-index + (TOP_CODE + 1)) << 22).to(tl.float32, bitcast=True)
+def bin_edge(index, POWER: tl.constexpr):
+    """Return the far edge (the larger ``row_max - z``) of a bin, float32; the near edge of bin b is that of b + 1.
+
+    Edges are told by the exponent of a number, for power 2 with the first bit of the mantissa: 2 ** -k and 1.5 * 2 **
+    -k.  The threshold of flat rows of power 1 is nearer to the maximum, and so are its bins.
+    """
+    BITS: tl.constexpr = 24 - POWER
+    return ((-index + ((TOP_BITS >> BITS) + 1)) << BITS).to(tl.float32, bitcast=True)
 
 
 @triton.jit
-def count_tile(shifted, visible, IS_EDGE: tl.constexpr):
+def count_tile(shifted, visible, IS_EDGE: tl.constexpr, POWER: tl.constexpr):
     """Return int32 [rows, BINS]: how many visible scores of the tile fall in each bin.  Lemma: counter_no_carry
 
     ``shifted`` is ``z - row_max``.  Scores 1 or more below the maximum fall in none: they cannot be support.
     """
     drop = -shifted
-    code = -(drop.to(tl.int32, bitcast=True) >> 22) + TOP_CODE
+    BITS: tl.constexpr = 24 - POWER
+    code = -(drop.to(tl.int32, bitcast=True) >> BITS) + (TOP_BITS >> BITS)
     # The maximum (drop 0 or -0) falls beyond the last bin and is clamped into it; drop >= 1 cannot be support, but its
     # index must stay a valid shift.  NaN fails the comparison.
     index = tl.minimum(tl.maximum(code, 0), BINS - 1)
@@ -133,17 +139,17 @@ def histogram_kernel(
         key_block = listed(list_ptr, index // PARTS, first) * PARTS + index % PARTS
         k = whole_tile(key, batch, head // group, key_block * BLOCK_N, BLOCK_N, BLOCK_D, HEAD_DIM)
         shifted = above(inner_products(q, k), z_scale, reference, 0.0 * reference)
-        counts += count_tile(shifted, shifted == shifted, False)
+        counts += count_tile(shifted, shifted == shifted, False, POWER)
     for index in range(below * PARTS, length * PARTS):
         key_block = listed(list_ptr, index // PARTS, first) * PARTS + index % PARTS
         k = operand_tile(key, batch, head // group, key_block * BLOCK_N, n_keys, BLOCK_N, BLOCK_D, HEAD_DIM)
         shifted = above(inner_products(q, k), z_scale, reference, 0.0 * reference)
         visible = visible_tile(query_start, key_block * BLOCK_N, n_queries, n_keys, IS_CAUSAL, BLOCK_M, BLOCK_N)
-        counts += count_tile(shifted, visible, True)
+        counts += count_tile(shifted, visible, True, POWER)
 
     bins = tl.arange(0, BINS)
-    far = bin_edge(bins)
-    near = tl.where(bins == BINS - 1, 0.0, bin_edge(bins + 1))
+    far = bin_edge(bins, POWER)
+    near = tl.where(bins == BINS - 1, 0.0, bin_edge(bins + 1, POWER))
     # The maximum is not rounded: it leaves its bin and enters histogram_root as it is.
     others = tl.maximum(counts - (bins == BINS - 1)[None, :].to(tl.int32), 0).to(tl.float32)
     # row_max is rounded, the scores are not: the largest of them may lie this much above or below it.

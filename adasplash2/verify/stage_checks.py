@@ -21,7 +21,7 @@ from .support_checks import Gathered, read_gathered
 from .truth import ROUNDOFF, Booleans, Floats, Head, Truth, as_floats, each_head, in_blocks
 
 # The widest bin of the histogram, and the relative margin of its roots (kernels/histogram.py, ROOT_ERROR).
-WIDEST_BIN = 0.25
+WIDEST_BIN = {1.5: 0.25, 2.0: 0.5}
 ROOT_MARGIN = 2.0**-16
 # Blocks of queries on this path or beyond go by tiles (kernels/lists.py, MANY).
 MANY = 2
@@ -177,7 +177,7 @@ def check_rows(load: Workload, truth: Truth, run: StageRun, alpha: float) -> lis
         _count("dense", "candidates too many", *wrong_bits["loose"]),
         _bounded("histogram", "lo <= tau", lo - tau[tiled], slack),
         _bounded("histogram", "tau <= hi", tau[tiled] - hi, slack),
-        _bounded("histogram", "hi - lo", hi - lo, np.full(lo.shape, WIDEST_BIN + ROOT_MARGIN)),
+        _bounded("histogram", "hi - lo", hi - lo, np.full(lo.shape, WIDEST_BIN[alpha] + ROOT_MARGIN)),
         _count("histogram", "first tau outside the bracket", (first < lo) | (first > hi)),
     ]
     for stage, of_stage in (("solve", single), ("refine", tiled)):

@@ -35,8 +35,8 @@ MOST_PASSES = {
     4 / 3: (2, 3, 2),
     1.5: (2, 2, 2),
     1.75: (3, 4, 4),
-    1.9: (4, 4, 5),
-    2.0: (5, 5, 7),
+    1.9: (3, 3, 3),
+    2.0: (5, 3, 4),
 }
 
 
@@ -58,7 +58,7 @@ def test_specified_passes_of_long_rows():
         assert refined.passes.max() <= most and (refined.residual <= 1e-5).all(), alpha
 
 
-@pytest.mark.parametrize("alpha", [1.75, 1.9, 2.0])
+@pytest.mark.parametrize("alpha", [1.6, 1.75])
 def test_more_bins_save_passes_where_the_last_bin_is_too_wide(alpha):
     _, z = hard.rows(65536)
     narrow, wide = (

@@ -63,23 +63,26 @@ def test_specified_bracket_holds_the_exact_threshold(z, alpha, bins):
     slack = 8 * np.finfo(np.float64).eps * np.maximum(1.0, abs(wide).max(axis=-1))
     assert (bracket.lo <= exact + slack).all() and (exact <= bracket.hi + slack).all()
     # a bin is at most half of its far edge wide, the first one (of a single bin) all of it
-    width = np.max(-np.diff(stages.bin_edges(bins)))
+    width = np.max(-np.diff(stages.bin_edges(bins, alpha)))
     assert (bracket.hi - bracket.lo <= width + slack).all()
 
 
 @triton.jit
-def count_kernel(shifted_ptr, counts_ptr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, BINS: tl.constexpr):
+def count_kernel(
+    shifted_ptr, counts_ptr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, BINS: tl.constexpr, POWER: tl.constexpr
+):
     rows, columns = tl.arange(0, ROWS), tl.arange(0, COLUMNS)
     shifted = tl.load(shifted_ptr + rows[:, None] * COLUMNS + columns[None, :])
-    counts = count_tile(shifted, shifted > -8.0, True)
+    counts = count_tile(shifted, shifted > -8.0, True, POWER)
     tl.store(counts_ptr + rows[:, None] * BINS + tl.arange(0, BINS)[None, :], counts)
 
 
 @lemma("counter_no_carry")
+@pytest.mark.parametrize("alpha", [1.5, 2.0])
 @pytest.mark.parametrize("columns", [16, 64, 128])
-def test_packed_counters_count(columns):
+def test_packed_counters_count(columns, alpha):
     rng = np.random.default_rng(columns)
-    edges = stages.bin_edges()
+    edges = stages.bin_edges(alpha=alpha)
     shifted = -rng.choice(np.append(edges, rng.uniform(0, 1.2, 40)), size=(16, columns)).astype(np.float32)
     shifted[0] = 0.0  # every score in one bin: the fullest that a counter gets
     shifted[1] = -0.0
@@ -88,7 +91,7 @@ def test_packed_counters_count(columns):
     shifted[4] = -9.0  # not visible
     shifted[5] = -1e-45
     found = torch.zeros(16, BINS.value, dtype=torch.int32, device=DEVICE)
-    count_kernel[(1,)](torch.tensor(shifted, device=DEVICE), found, 16, columns, BINS.value)
+    count_kernel[(1,)](torch.tensor(shifted, device=DEVICE), found, 16, columns, BINS.value, int(1 / (alpha - 1.0)))
     drop = -shifted.astype(np.float64)
     expected = np.stack([np.sum((edges[b + 1] <= drop) & (drop < edges[b]), axis=1) for b in range(BINS.value)], axis=1)
     np.testing.assert_array_equal(found.cpu().numpy(), expected)
@@ -115,11 +118,11 @@ def test_the_mask_of_such_rows_are_their_candidates(z, is_causal, dense):
 def test_a_margin_of_the_roots_is_needed():
     """Scores on the edges of bins: the specified root is exact, and the kernel's would pass it by rounding."""
     rng = np.random.default_rng(1)
-    edges = stages.bin_edges()[:-1]
-    z = (-rng.choice(np.append(edges, 0.0), size=(64, 70))).astype(np.float32)
-    z[:, 0] = 0.0
     passed = 0
     for alpha in (1.5, 2.0):
+        edges = stages.bin_edges(alpha=alpha)[:-1]
+        z = (-rng.choice(np.append(edges, 0.0), size=(64, 70))).astype(np.float32)
+        z[:, 0] = 0.0
         run = staged(z, alpha, **PATHS["many"])
         exact = stages.histogram(z.astype(np.float64), alpha)
         lo, hi = run.row("histogram", "tile_lo"), run.row("histogram", "hi")
