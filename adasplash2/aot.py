@@ -14,7 +14,7 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -196,6 +196,25 @@ def usages(targets: list[str], dtypes: list[torch.dtype], head_dims: list[int], 
             )
 
 
+def report(found: Iterator[Any], size_of: Callable[[Any], str], path: Path | None) -> int:
+    """Print what every kernel uses, as it is compiled, and write it to a JSON file if one is named.
+
+    Returns the exit code.  ``size_of`` says of a usage for which size it was compiled.
+    """
+    usages = []
+    for usage in found:
+        usages.append(usage)
+        print(
+            f"{'ok' if usage.fits else 'NO':3}{usage.stage:21}{usage.target:8}{usage.dtype:5}"
+            f" {size_of(usage)} alpha={usage.alpha:<4} shared={usage.shared:>7}/{usage.shared_limit:<7}"
+            f" registers={usage.registers:<4} spilled={usage.spilled}",
+            flush=True,
+        )
+    if path:
+        path.write_text(json.dumps([dataclasses.asdict(usage) for usage in usages], indent=1))
+    return 0 if all(usage.fits for usage in usages) else 1
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Print a table of what every kernel uses; exit code 1 if one does not fit."""
     parser = argparse.ArgumentParser(prog="python -m adasplash2.aot", description=main.__doc__)
@@ -206,23 +225,13 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--json", type=Path, help="write the table to a file as well")
     options = parser.parse_args(arguments)
     names = {name: dtype for dtype, name in _TYPES.items()}
-    found = []
-    for usage in usages(
+    found = usages(
         options.target or list(TARGETS),
         [names[name] for name in options.dtype or ["bf16", "fp32"]],
         options.head_dim or sorted({head_dim for _, _, head_dim in LAUNCH}),
         options.alpha or list(POWERS),
-    ):
-        found.append(usage)
-        print(
-            f"{'ok' if usage.fits else 'NO':3}{usage.stage:21}{usage.target:8}{usage.dtype:5}"
-            f" d={usage.head_dim:<4} alpha={usage.alpha:<4} shared={usage.shared:>7}/{usage.shared_limit:<7}"
-            f" registers={usage.registers:<4} spilled={usage.spilled}",
-            flush=True,
-        )
-    if options.json:
-        options.json.write_text(json.dumps([dataclasses.asdict(usage) for usage in found], indent=1))
-    return 0 if all(usage.fits for usage in found) else 1
+    )
+    return report(found, lambda usage: f"d={usage.head_dim:<4}", options.json)
 
 
 if __name__ == "__main__":

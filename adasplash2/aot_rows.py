@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import itertools
-import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +16,7 @@ from pathlib import Path
 import torch
 
 from . import launch, row_launch
-from .aot import SPILL_LIMIT, TARGETS, resources
+from .aot import SPILL_LIMIT, TARGETS, report, resources
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 # One length for each tile: short rows side by side, one row, the longest whole rows of backward and forward, blocks.
@@ -79,23 +78,13 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--alpha", action="append", type=float, help="default: 1.25 (any), 1.5, 2")
     parser.add_argument("--json", type=Path, help="write the table to a file as well")
     options = parser.parse_args(arguments)
-    found = []
-    for usage in usages(
+    found = usages(
         options.target or list(TARGETS),
         options.dtype or ["bf16", "fp32"],
         options.length or list(LENGTHS),
         options.alpha or list(ALPHAS),
-    ):
-        found.append(usage)
-        print(
-            f"{'ok' if usage.fits else 'NO':3}{usage.stage:21}{usage.target:8}{usage.dtype:5}"
-            f" n={usage.n_keys:<7} alpha={usage.alpha:<4} shared={usage.shared:>7}/{usage.shared_limit:<7}"
-            f" registers={usage.registers:<4} spilled={usage.spilled}",
-            flush=True,
-        )
-    if options.json:
-        options.json.write_text(json.dumps([dataclasses.asdict(usage) for usage in found], indent=1))
-    return 0 if all(usage.fits for usage in found) else 1
+    )
+    return report(found, lambda usage: f"n={usage.n_keys:<7}", options.json)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ import torch
 from . import launch
 from .problem import Problem, index_type
 from .state import Support
-from .transforms import as_bytes, as_function, as_words, empty_bytes, fold_vmap, refuse_tangents
+from .transforms import as_bytes, as_words, differentiable, empty_bytes, last_derivative, refuse_tangents
 
 
 @torch.library.custom_op("adasplash2::attention", mutates_args=())
@@ -61,10 +61,8 @@ def _(query, key, value, alpha, is_causal, scale):  # type: ignore[no-untyped-de
 
     words = empty_bytes(query, problem.mask_shape)
     pool = query.new_empty(problem.support_bytes, dtype=torch.uint8)
-    heads = problem.row_shape[:2]
-    of_rows = problem.row_shape if problem.by_keys else (*heads, 0)
-    starts, counts = (query.new_empty(of_rows, dtype=torch.int32) for _ in range(2))
-    used = query.new_empty(heads, dtype=torch.int32)
+    starts, counts = (query.new_empty(problem.listed_shape, dtype=torch.int32) for _ in range(2))
+    used = query.new_empty(problem.row_shape[:2], dtype=torch.int32)
     of_state = (row(), row(), row(), words, row(), row(), row(torch.int32))
     return torch.empty_like(query), *of_state, pool, starts, counts, used
 
@@ -128,20 +126,9 @@ def _backward(ctx: Any, d_out: torch.Tensor, *_: torch.Tensor) -> tuple[torch.Te
     return (*grads, None, None, None)
 
 
-def _no_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[torch.Tensor, ...]) -> None:
-    """Nothing is kept for a derivative that does not exist."""
-
-
-def _double_backward(ctx: Any, *_: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-    raise RuntimeError(
-        "entmax_attention: the gradient of a gradient was asked for; the fused kernels have no second derivative. "
-        "Use impl='reference', which can be differentiated any number of times."
-    )
-
-
-attention.register_autograd(_backward, setup_context=_setup_context)
-attention_backward.register_autograd(_double_backward, setup_context=_no_context)
-fold_vmap(attention)
-fold_vmap(attention_backward)
-differentiable_attention = as_function(attention, _setup_context, _backward)
-_differentiable_backward = as_function(attention_backward, _no_context, _double_backward)
+differentiable_attention = differentiable(attention, _setup_context, _backward)
+_differentiable_backward = last_derivative(
+    attention_backward,
+    "entmax_attention: the gradient of a gradient was asked for; the fused kernels have no second derivative. "
+    "Use impl='reference', which can be differentiated any number of times.",
+)

@@ -159,10 +159,13 @@ _TIMED_64 = Launch(
     backward_dkdv_mixed=Program(4, 1),
     why=(
         "2026-11-25, one H100, torch 2.11, triton 3.6, length 32768, 16 heads, bf16, causal, topic16 / gauss1, ms: "
-        "dense 2.08 / 2.65 (8 warps 2.24 / 3.10; 128 x 64 2.4 / 3.7); collect 0.66 / 4.03 (8 warps 0.62, gauss4 4.2); "
+        "dense 2.08 / 2.65 (8 warps 2.24 / 3.10; 128 x 64 2.4 / 3.7); collect 0.65 / 3.88 (3 stages 0.69 / 4.13); "
         "solve 0.81 / 1.81 (255 registers 0.95 / 2.13, 2 warps of 128 0.87 / 2.02); output 0.41 (168 registers 0.46); "
         "backward_dq 0.79 / 9.06 (3 stages 0.81 / 9.26, 8 warps 2.4 / 29); backward_dkdv 0.95 / 11.2 (168 registers "
-        "0.98 / 11.1); histogram, refine and output on gauss0.02 12.0, 14.1, 4.64 (255 registers 12.7, 14.1, 5.08)"
+        "0.98 / 11.1); histogram, refine and output on gauss0.02 12.0, 14.1, 4.64 (255 registers 12.7, 14.1, 5.08); "
+        "these two gradients all by tiles; gathers on gauss1: backward_dq_keys 1.12 (1 warp 1.14, 4 warps 1.08, 128 "
+        "registers 1.02); backward_dkdv_keys, without the code of mixed blocks, 1.91 (2 warps 2.12, 1 warp 2.88); "
+        "backward_dkdv_mixed not timed"
     ),
 )
 _TIMED_128 = Launch(
@@ -186,7 +189,8 @@ _TIMED_128 = Launch(
         "2026-11-25, one H100, torch 2.11, triton 3.6, length 32768, 8 heads, bf16, causal, topic16 / gauss1, ms: "
         "dense 1.96 (8 warps of 128 registers 2.13); collect 0.42 / 2.98 (8 warps 0.38 / 3.02, 3 stages 0.40 / 3.26); "
         "solve 0.66 / 1.69 (255 registers 0.85 / 2.18); output 0.40 (8 warps 0.83); backward_dq 0.91 / 9.39 (1 stage "
-        "0.92 / 10.1, 8 warps 1.24 / 14.1); backward_dkdv 0.84 / 9.43 (1 stage 0.89 / 10.7, 8 warps 1.42 / 17.7)"
+        "0.92 / 10.1, 8 warps 1.24 / 14.1); backward_dkdv 0.84 / 9.43 (1 stage 0.89 / 10.7, 8 warps 1.42 / 17.7), "
+        "both all by tiles; gathers on gauss1: backward_dq_keys 1.09, backward_dkdv_keys 1.74 with 2 warps, 4 not timed"
     ),
 )
 _DENSE = (128, 128, Program(8, 3))
@@ -363,6 +367,11 @@ class Problem:
     def by_keys(self) -> bool:
         """Whether rows have room for single keys at all."""
         return self.row_entries > 0
+
+    @property
+    def listed_shape(self) -> tuple[int, int, int]:
+        """Shape of a number per row that may have its support in the pool."""
+        return self.batch, self.heads, self.n_queries if self.by_keys else 0
 
     @property
     def support_capacity(self) -> int:

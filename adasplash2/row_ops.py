@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from . import row_launch
-from .transforms import as_function, fold_vmap, refuse_tangents
+from .transforms import differentiable, last_derivative, refuse_tangents
 
 
 @torch.library.custom_op("adasplash2::rows", mutates_args=())
@@ -47,20 +47,9 @@ def _backward(ctx: Any, d_probs: torch.Tensor, *_: torch.Tensor) -> tuple[torch.
     return d_scores, d_alpha.to(values.dtype) if of_alpha else None, None
 
 
-def _no_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[torch.Tensor, ...]) -> None:
-    """Nothing is kept for a derivative that does not exist."""
-
-
-def _double_backward(ctx: Any, *_: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-    raise RuntimeError(
-        "entmax: the gradient of a gradient was asked for; the kernels have no second derivative. "
-        "Use impl='reference', which can be differentiated any number of times."
-    )
-
-
-rows.register_autograd(_backward, setup_context=_setup_context)
-rows_backward.register_autograd(_double_backward, setup_context=_no_context)
-fold_vmap(rows)
-fold_vmap(rows_backward)
-differentiable_rows = as_function(rows, _setup_context, _backward)
-_differentiable_backward = as_function(rows_backward, _no_context, _double_backward)
+differentiable_rows = differentiable(rows, _setup_context, _backward)
+_differentiable_backward = last_derivative(
+    rows_backward,
+    "entmax: the gradient of a gradient was asked for; the kernels have no second derivative. "
+    "Use impl='reference', which can be differentiated any number of times.",
+)

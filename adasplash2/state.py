@@ -145,8 +145,7 @@ def empty_backward(problem: Problem, query: torch.Tensor, key: torch.Tensor, val
 
 def empty_support(problem: Problem, device: torch.device) -> Support:
     """Return memory for the support of rows; only ``used`` is set."""
-    heads = (problem.batch, problem.heads)
-    rows = (*heads, problem.n_queries if problem.by_keys else 0)
+    heads, rows = (problem.batch, problem.heads), problem.listed_shape
     return Support(
         torch.empty(*heads, problem.support_capacity, dtype=index_type(problem.n_keys), device=device),
         torch.empty(rows, dtype=torch.int32, device=device),

@@ -86,6 +86,27 @@ def as_function(operator: Any, setup_context: Callable[..., None], backward: Cal
     return call
 
 
+def differentiable(
+    operator: Any, setup_context: Callable[..., None], backward: Callable[..., Any]
+) -> Callable[..., Any]:
+    """Give a custom operator its derivative and its rule for vmap, and return `as_function` of it."""
+    operator.register_autograd(backward, setup_context=setup_context)
+    fold_vmap(operator)
+    return as_function(operator, setup_context, backward)
+
+
+def last_derivative(operator: Any, complaint: str) -> Callable[..., Any]:
+    """Return `differentiable` of an operator that has no derivative: one that is asked for raises RuntimeError."""
+
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[torch.Tensor, ...]) -> None:
+        """Nothing is kept for a derivative that does not exist."""
+
+    def backward(ctx: Any, *_: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        raise RuntimeError(complaint)
+
+    return differentiable(operator, setup_context, backward)
+
+
 def under_transform() -> bool:
     """Return whether `torch.func` or a level of forward mode is at work."""
     return forward_ad._current_level >= 0 or torch._C._functorch.peek_interpreter_stack() is not None

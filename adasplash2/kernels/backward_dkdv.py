@@ -22,6 +22,15 @@ from .tile import (
 
 
 @triton.jit
+def add_products(total_key, total_value, v, q, grad, gap, delta, POWER: tl.constexpr):
+    """Add to the gradients of some keys what the queries of a tile [keys, queries] with these gaps have for them."""
+    total_value = tl.dot(gap_probs(gap, POWER).to(grad.dtype), grad, total_value, input_precision="ieee")
+    d_scores = gap_sensitivity(gap, POWER) * (inner_products(v, grad) - delta[None, :])
+    total_key = tl.dot(d_scores.to(q.dtype), q, total_key, input_precision="ieee")
+    return total_key, total_value
+
+
+@triton.jit
 def add_tile(
     total_key, total_value, k, v, query, d_out, base_ptr, rest_ptr, delta_ptr, z_scale,
     batch, head, batch_head, query_start, key_start, n_queries, n_keys,
@@ -40,10 +49,7 @@ def add_tile(
     grad = operand_rows(d_out, batch, head, query_start, healthy, BLOCK_M, BLOCK_D, HEAD_DIM)
     visible = visible_turned(query_start, key_start, n_queries, n_keys, IS_CAUSAL, BLOCK_M, k.shape[0])
     gap = tl.where(visible, positive(above_turned(turned_products(k, q), z_scale, base, rest)), 0.0)
-    total_value = tl.dot(gap_probs(gap, POWER).to(grad.dtype), grad, total_value, input_precision="ieee")
-    d_scores = gap_sensitivity(gap, POWER) * (inner_products(v, grad) - delta[None, :])
-    total_key = tl.dot(d_scores.to(q.dtype), q, total_key, input_precision="ieee")
-    return total_key, total_value
+    return add_products(total_key, total_value, v, q, grad, gap, delta, POWER)
 
 
 @triton.jit
@@ -104,8 +110,6 @@ def backward_dkdv_kernel(
                 q = operand_rows(query, batch, head, query_start, exists, BLOCK_M, BLOCK_D, HEAD_DIM)
                 grad = operand_rows(d_out, batch, head, query_start, exists, BLOCK_M, BLOCK_D, HEAD_DIM)
             gap = positive(above_turned(turned_products(k, q), z_scale, base, rest))
-            total_value = tl.dot(gap_probs(gap, POWER).to(grad.dtype), grad, total_value, input_precision="ieee")
-            d_scores = gap_sensitivity(gap, POWER) * (inner_products(v, grad) - delta[None, :])
-            total_key = tl.dot(d_scores.to(q.dtype), q, total_key, input_precision="ieee")
+            total_key, total_value = add_products(total_key, total_value, v, q, grad, gap, delta, POWER)
     store_operand_tile(d_key, total_key * scale, batch, kv_head, key_start, n_keys, BLOCK_N, BLOCK_D, HEAD_DIM)
     store_operand_tile(d_value, total_value, batch, kv_head, key_start, n_keys, BLOCK_N, BLOCK_D, HEAD_DIM)

@@ -3,7 +3,7 @@
 import triton
 import triton.language as tl
 
-from .support import PARTS, load_index, load_spans, part_of
+from .support import PARTS, load_slots, load_spans, part_of
 from .tile import query_place, row_offsets
 
 # Keys of a row that are read at a time.
@@ -28,7 +28,5 @@ def column_counts_kernel(
     column_counts_ptr += batch_head.to(tl.int64) * n_keys * PARTS
     rows = (query_block * ROWS + tl.arange(0, ROWS))[:, None]
     for first in range(0, most, SLOTS):
-        slots = first + tl.arange(0, SLOTS)[None, :]
-        live = slots < count[:, None]
-        found = load_index(support_ptr + place[:, None] + slots, live)
+        found, live = load_slots(support_ptr, place, count, first, SLOTS)
         tl.atomic_add(column_counts_ptr + part_of(found, rows, n_queries), 1, mask=live, sem="relaxed")

@@ -20,10 +20,9 @@ def column_starts_kernel(
     Reads how many rows each key and each block of keys supports, and the paths of the blocks.  Writes the start of each
     part of a column, int32 (batch * heads, n_keys, PARTS); columns of blocks that go by tiles take no place.
     """
-    own, batch, head, batch_head = program_place(n_keys, heads, KEYS)
-    batch_kv_head = batch * (heads // group) + head // group
+    own, _, _, batch_head = program_place(n_keys, heads, KEYS)
     n_blocks = tl.cdiv(n_keys, BLOCK_N)
-    paths_ptr += batch_kv_head.to(tl.int64) * n_blocks
+    paths_ptr += (batch_head // group).to(tl.int64) * n_blocks
     block_pairs_ptr += batch_head.to(tl.int64) * n_blocks
     column_counts_ptr += batch_head.to(tl.int64) * n_keys * PARTS
     starts_ptr += batch_head.to(tl.int64) * n_keys * PARTS

@@ -3,7 +3,7 @@
 import triton
 import triton.language as tl
 
-from .support import PARTS, load_index, load_spans, part_of, store_index
+from .support import PARTS, load_spans, load_turned, part_of, store_index
 from .tile import query_place, row_offsets
 
 # Keys of a row that are turned at a time.
@@ -21,20 +21,18 @@ def columns_kernel(
     programs arrive, and moves the start of a part, as `column_starts` left it, to its end.  Keys of blocks that go by
     tiles are left out.
     """
-    query_block, batch, head, batch_head = query_place(n_queries, heads, ROWS)
+    query_block, _, _, batch_head = query_place(n_queries, heads, ROWS)
     query_start = query_block * ROWS
     if tl.load(used_ptr + batch_head) > capacity:
         return
     offsets, exists = row_offsets(batch_head, query_start, n_queries, ROWS)
     place, count, most = load_spans(starts_ptr, counts_ptr, batch_head, offsets, exists, capacity)
-    paths_ptr += (batch * (heads // group) + head // group).to(tl.int64) * tl.cdiv(n_keys, BLOCK_N)
     column_ends_ptr += batch_head.to(tl.int64) * n_keys * PARTS
     columns_ptr += batch_head.to(tl.int64) * capacity
     rows = tl.zeros([ROWS, SLOTS], tl.int32) + (query_start + tl.arange(0, ROWS))[:, None]
     for first in range(0, most, SLOTS):
-        slots = first + tl.arange(0, SLOTS)[None, :]
-        live = slots < count[:, None]
-        found = load_index(support_ptr + place[:, None] + slots, live)
-        live = live & (tl.load(paths_ptr + found // BLOCK_N, mask=live, other=0) > 0)
+        found, live = load_turned(
+            support_ptr, place, count, first, paths_ptr, batch_head, group, n_keys, SLOTS, BLOCK_N
+        )
         end = tl.atomic_add(column_ends_ptr + part_of(found, rows, n_queries), 1, mask=live, sem="relaxed")
         store_index(columns_ptr, end, rows, live)

@@ -15,7 +15,7 @@ from .tile import largest_of, row_offsets, sum_of
 # A column is made of so many parts, each of the rows of one stretch of the queries: so it is in order but for what is
 # in a part, and that is little to sort.
 PARTS = tl.constexpr(8)
-# Rows, or columns, of a program that gathers.
+# Rows, or columns, of a program that gathers (SOLVE_ROWS in problem.py).
 ROWS = tl.constexpr(16)
 
 
@@ -32,6 +32,24 @@ def load_index(pointers, wanted):
 def store_index(pool_ptr, places, index, wanted):
     """Store indices at places of a pool."""
     tl.store(pool_ptr + places, index.to(pool_ptr.dtype.element_ty), mask=wanted)
+
+
+@triton.jit
+def load_slots(support_ptr, place, count, first, SLOTS: tl.constexpr):
+    """Return SLOTS keys of some rows of a pool, from ``first`` in their lists on, and which exist; [rows, SLOTS]."""
+    slots = first + tl.arange(0, SLOTS)[None, :]
+    live = slots < count[:, None]
+    return load_index(support_ptr + place[:, None] + slots, live), live
+
+
+@triton.jit
+def load_turned(
+    support_ptr, place, count, first, paths_ptr, batch_head, group, n_keys, SLOTS: tl.constexpr, BLOCK_N: tl.constexpr
+):
+    """Return `load_slots`, without the keys of blocks that go by tiles: they have no column."""
+    found, live = load_slots(support_ptr, place, count, first, SLOTS)
+    paths_ptr += (batch_head // group).to(tl.int64) * tl.cdiv(n_keys, BLOCK_N)
+    return found, live & (tl.load(paths_ptr + found // BLOCK_N, mask=live, other=0) > 0)
 
 
 @triton.jit

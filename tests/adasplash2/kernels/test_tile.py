@@ -8,7 +8,26 @@ import triton.language as tl
 from lemmas import lemma
 from staged import DEVICE, U
 
-from adasplash2.kernels.tile import add_compensated, add_exactly, any_of, inner_products
+from adasplash2 import problem
+from adasplash2.kernels import column_paths, lists, support
+from adasplash2.kernels.tile import WORD, add_compensated, add_exactly, any_of, inner_products
+from adasplash2.verify import stage_checks
+
+
+@pytest.mark.parametrize(
+    "of_kernel, of_host",
+    [
+        (WORD, problem.WORD_BITS),
+        (lists.NUMBERS, problem.LIST_NUMBERS),
+        (lists.MANY, stage_checks.MANY),
+        (support.PARTS, problem.COLUMN_PARTS),
+        (support.ROWS, problem.SOLVE_ROWS),
+        (column_paths.UNLISTED, problem.UNLISTED),
+    ],
+)
+def test_what_kernels_and_host_both_count_on_is_one_number(of_kernel, of_host):
+    """The host makes the memory that the kernels divide."""
+    assert of_kernel.value == of_host
 
 
 @triton.jit
