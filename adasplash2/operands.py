@@ -19,21 +19,19 @@ class Folded(NamedTuple):
 
 def autocast(operand: torch.Tensor) -> torch.Tensor:
     """Return an operand as torch.autocast gives it to SDPA: floating, but not float64, in its lower precision."""
-    device = operand.device.type
-    # Asking about a device without autocast, such as meta, is an error.
-    if not torch.amp.is_autocast_available(device) or not torch.is_autocast_enabled(device):
+    if not _autocasts(operand) or not operand.is_floating_point() or operand.dtype == torch.float64:
         return operand
-    if not operand.is_floating_point() or operand.dtype == torch.float64:
-        return operand
-    return operand.to(torch.get_autocast_dtype(device))
+    return operand.to(torch.get_autocast_dtype(operand.device.type))
 
 
 def raise_autocast(scores: torch.Tensor) -> torch.Tensor:
     """Return scores as torch.autocast gives them to softmax on a GPU: of 16 bits, in float32."""
-    device = scores.device.type
-    if not torch.amp.is_autocast_available(device) or not torch.is_autocast_enabled(device):
-        return scores
-    return scores.float() if scores.dtype.itemsize == 2 else scores
+    return scores.float() if _autocasts(scores) and scores.dtype.itemsize == 2 else scores
+
+
+def _autocasts(tensor: torch.Tensor) -> bool:
+    # Asking about meta is an error, and asking whether a device may be asked breaks a compiled graph.
+    return not tensor.is_meta and torch.is_autocast_enabled(tensor.device.type)
 
 
 def fold(

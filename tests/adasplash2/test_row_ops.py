@@ -38,7 +38,9 @@ def test_any_dimension_and_strides(dim):
 @pytest.mark.parametrize("alpha", [1.25, 1.5, 2.0, "tensor"])
 def test_gradients(dtype, alpha):
     """Against float64 on the same input; the probabilities are rounded to the dtype, and so is the result."""
-    scores, vector = draw(3, 4, 20, dtype=dtype).requires_grad_(), draw(3, 4, 20, seed=1, dtype=dtype)
+    # No key of seed 5 is within 3e-3 of a threshold, where gradients jump.
+    scores = draw(3, 4, 20, seed=5, dtype=dtype).requires_grad_()
+    vector = draw(3, 4, 20, seed=1, dtype=dtype)
     leaves, options = [scores], {"alpha": alpha}
     if alpha == "tensor":
         options = {}

@@ -42,7 +42,8 @@ def allowed(rows, alpha, dtype):
     tolerance. A gap that is off by e moves a probability to (gap + e) ** power. Where that says less, as for alpha next
     to 1: the depth (1 - gap) / (alpha - 1) errs by 4 roundings of itself and by that of the mass, and moves the
     probability relatively by that over the gap. The power, the logarithm and their product add 4 roundings and 2 of
-    abs(log(probs)); so do the sum and the quotient. Last the rounding to the dtype.
+    abs(log(probs)); so do the sum and the quotient. Last the rounding to the dtype; a GPU makes 0 of a power below the
+    smallest normal float32.
     """
     n, step = rows.shape[1], alpha - 1.0
     with np.errstate(invalid="ignore"):
@@ -60,7 +61,8 @@ def allowed(rows, alpha, dtype):
     logs = np.abs(np.log(np.where(wanted > 0.0, wanted, 1.0)))
     info = torch.finfo(dtype)
     relative = U * (24 + 2 * np.log2(n) + 4 * logs) + 0.5 * info.eps
-    return spread * (1.0 + relative) + relative * wanted + info.smallest_normal * info.eps
+    tiny = max(info.smallest_normal * info.eps, 2.0**-126)
+    return spread * (1.0 + relative) + relative * wanted + tiny
 
 
 def assert_rows(rows, alpha, dtype, values=None):
@@ -84,7 +86,8 @@ def assert_rows(rows, alpha, dtype, values=None):
 def test_probabilities(alpha, dtype, n):
     rows = hard_rows(n)
     if dtype == torch.float16:
-        rows = np.where(rows == -3e38, -6e4, rows)
+        # some of the heavy tails are beyond the dtype too
+        rows = np.where(np.isfinite(rows), np.clip(rows, -6e4, 6e4), rows)
     _, probs, _ = assert_rows(rows, alpha, dtype)
     if dtype == torch.float32:
         # what is left of tau's rounding where rows are not divided by their sum
@@ -181,9 +184,10 @@ def test_strides(alpha):
     base = torch.from_numpy(hard_rows(64, 6)).float().to(DEVICE)
     plain, _ = row_launch.forward(base[:, :40].contiguous(), alpha, None)
     for scores in (base[:, :40], base[:, :40].T.contiguous().T, base[:, :40].repeat_interleave(2, 0)[::2]):
-        assert torch.equal(row_launch.forward(scores, alpha, None)[0], plain)
+        # Rows that a thread loads in other portions are summed in another order.
+        assert (row_launch.forward(scores, alpha, None)[0] - plain).abs().max() <= 8 * U
     shared = row_launch.forward(base[:1, :40].expand(6, 40), alpha, None)[0]
-    assert torch.equal(shared, plain[:1].expand(6, 40))
+    assert (shared - plain[:1]).abs().max() <= 8 * U and torch.equal(shared, shared[:1].expand(6, 40))
 
 
 @pytest.mark.parametrize("alpha", [1.5, 2.0])
