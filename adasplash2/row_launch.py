@@ -19,41 +19,51 @@ class RowLaunch:
 
     ``tile`` numbers are held by a program of short rows, ``per_thread`` by a thread of ``lanes`` in a warp, or more
     where ``most_warps`` would be too few; a row of more than ``most`` keys (forward) or ``most_backward`` goes in
-    blocks of ``block``.  Each of both is a pair: for any alpha, whose arithmetic needs more registers, and for 1.5 and
-    2.
+    blocks of ``block`` by ``block_warps``.  Each of the three is a pair: for any alpha, whose arithmetic needs more
+    registers, and for 1.5 and 2.  ``groups`` is how many keys a thread of a whole row takes the largest of before it
+    starts, as far as it has as many.
     """
 
     tile: int
-    per_thread: int
+    per_thread: tuple[int, int]
+    groups: int
     lanes: int
     most_warps: int
     most: tuple[int, int]
     most_backward: tuple[int, int]
     block: int
+    block_warps: int
     block_stages: int
     why: str
 
-    def whole(self, n_keys: int) -> tuple[int, int, Program]:
+    def whole(self, n_keys: int, power: int) -> tuple[int, int, Program]:
         """Return rows, keys and resources of a tile that holds whole rows."""
         keys = max(16, 1 << (n_keys - 1).bit_length())
         rows = max(1, self.tile // keys)
-        return rows, keys, self._program(rows * keys, 1)
+        warps = min(max(1, rows * keys // (self.per_thread[power > 0] * self.lanes)), self.most_warps)
+        return rows, keys, _program(warps, 1)
 
     def blocks(self) -> Program:
         """Return the resources of a program that goes block by block."""
-        return self._program(self.block, self.block_stages)
-
-    def _program(self, numbers: int, stages: int) -> Program:
-        warps = min(max(1, numbers // (self.per_thread * self.lanes)), self.most_warps)
-        return Program(warps, stages, min(255, PROGRAM_REGISTERS // (warps * 32)))
+        return _program(self.block_warps, self.block_stages)
 
 
-_UNTIMED = "2026-11-25: fits the registers of sm_80, sm_90, sm_100 (cuda), gfx942 (hip); not timed"
+def _program(warps: int, stages: int) -> Program:
+    return Program(warps, stages, min(255, PROGRAM_REGISTERS // (warps * 32)))
+
+
+_TIMED = (
+    "2026-11-25, H100, 2 ** 26 numbers N(0, 1), alpha 1.5, forward over a copy of the same bytes, bfloat16, float32: "
+    "1024 keys 1.27, 1.02 (two rows a program 1.84, 1.05); 8192 keys 1.42, 1.03 (32 a thread 1.56, 1.04); 32768 keys "
+    "1.78, 1.16 (by blocks of 4096 1.78, 1.96); without groups 1.41, 1.02; 1.74, 1.05; 2.11, 1.31. "
+    "Blocks, bfloat16: 131072 keys 2.4 (32 a thread 3.1)"
+)
+_UNTIMED = "2026-11-25: fits the registers of gfx942; not timed"
 ROW_LAUNCH = {
-    "cuda": RowLaunch(4096, 32, 32, 32, (16384, 32768), (8192, 16384), 8192, 3, _UNTIMED),
-    "hip": RowLaunch(4096, 32, 64, 8, (8192, 32768), (16384, 16384), 8192, 2, _UNTIMED),
+    "cuda": RowLaunch(1024, (32, 64), 4, 32, 32, (16384, 32768), (8192, 16384), 8192, 16, 2, _TIMED),
+    "hip": RowLaunch(4096, (32, 32), 4, 64, 8, (8192, 32768), (16384, 16384), 8192, 4, 2, _UNTIMED),
     "interpreter": RowLaunch(
-        4096, 32, 32, 16, (1024, 1024), (1024, 1024), 512, 1, "small, so that short rows take both ways"
+        4096, (32, 32), 4, 32, 16, (1024, 1024), (1024, 1024), 512, 1, 1, "small, so that short rows take both ways"
     ),
 }
 
@@ -114,8 +124,10 @@ def forward_call(
     if n_keys > launch.most[order.power > 0]:
         constants = {"POWER": order.power, "BLOCK_N": launch.block}
         return Call("rows_blocks", rows_blocks_kernel, n_rows, launch.blocks(), backend, arguments, constants)
-    rows, keys, program = launch.whole(n_keys)
-    constants = {"POWER": order.power, "IS_FULL": rows == 1 and keys == n_keys, "ROWS": rows, "BLOCK_N": keys}
+    rows, keys, program = launch.whole(n_keys, order.power)
+    groups = max(1, min(launch.groups, rows * keys // (16 * program.warps * launch.lanes)))
+    constants = {"POWER": order.power, "IS_FULL": rows == 1 and keys == n_keys, "GROUPS": groups}
+    constants |= {"ROWS": rows, "BLOCK_N": keys}
     return Call("rows_whole", rows_whole_kernel, ceil_div(n_rows, rows), program, backend, arguments, constants)
 
 
@@ -164,7 +176,7 @@ def backward_call(
         constants |= {"BLOCK_N": launch.block}
         kernel, stage = rows_backward_blocks_kernel, "rows_backward_blocks"
         return Call(stage, kernel, n_rows, launch.blocks(), backend, arguments, constants)
-    rows, keys, program = launch.whole(n_keys)
+    rows, keys, program = launch.whole(n_keys, order.power)
     constants |= {"IS_FULL": rows == 1 and keys == n_keys, "ROWS": rows, "BLOCK_N": keys}
     kernel, stage = rows_backward_whole_kernel, "rows_backward_whole"
     return Call(stage, kernel, ceil_div(n_rows, rows), program, backend, arguments, constants)

@@ -17,7 +17,9 @@ _LIBRARY.define(f"{_NAME}(Tensor[] operands) -> ()")
 
 def refuse_tangents(*operands: torch.Tensor) -> None:
     """Raise RuntimeError if an operand carries a tangent, which an operator without forward mode would drop."""
-    torch.ops.adasplash2.refuse_tangents(operands)
+    # Only a transform brings tangents, and to ask the dispatcher takes as long as a short kernel.
+    if torch.compiler.is_compiling() or under_transform():
+        torch.ops.adasplash2.refuse_tangents(operands)
 
 
 def _refuse(keyset: Any, operands: list[torch.Tensor]) -> None:
@@ -79,7 +81,9 @@ def as_function(operator: Any, setup_context: Callable[..., None], backward: Cal
 
     def call(*arguments: Any) -> Any:
         if not torch.compiler.is_compiling():
-            return Function.apply(*arguments)
+            # Where nothing is differentiated, a Function is nothing but time of the host.
+            watched = torch.is_grad_enabled() or under_transform()
+            return Function.apply(*arguments) if watched else operator(*arguments)
         # A graph holds the operator, whose own derivative is enough there, and breaks where torch.func differentiates.
         return apply_outside_graphs(Function, *arguments) if _under_grad() else operator(*arguments)
 

@@ -8,8 +8,12 @@ The difference is rounded relative to itself, so an offset of the row costs noth
 import triton
 import triton.language as tl
 
-from .any_power import probs_of, rise, sensitivity_of
-from .tile import add_exactly, any_of, positive
+from .any_power import probs_of, rise, rough_powers, sensitivity_of
+from .tile import INTERPRETED, add_exactly, any_of, positive
+
+# How near to 1 a mass has to come before it is computed to the last bit, and powers that `rough_powers` serves.
+ROUGH = tl.constexpr(2.0**-10)
+MOST_ROUGH = tl.constexpr(64.0)
 
 
 @triton.jit
@@ -65,20 +69,64 @@ def next_pair(tau, rest, mass, slope, step, POWER: tl.constexpr):
 
 
 @triton.jit
-def root_in_hand(z, tau, open_rows, step, power, tolerance, max_passes, POWER: tl.constexpr):
+def add_both(a, b, more_a, more_b):
+    """Return the sums of two pairs."""
+    return a + more_a, b + more_b
+
+
+@triton.jit
+def sums_of(probs, sensitivity):
+    """Return the sums of both over the keys; float32[rows].  Together, as each exchange between warps takes a while."""
+    if INTERPRETED:
+        mass, slope = tl.sum(probs, axis=1), tl.sum(sensitivity, axis=1)
+    else:
+        mass, slope = tl.reduce((probs, sensitivity), 1, add_both)
+    return mass, slope
+
+
+@triton.jit
+def root_in_hand(z, ordinary, step, power, tolerance, max_passes, POWER: tl.constexpr, GROUPS: tl.constexpr):
     """Return the threshold of the rows of a tile, [rows, keys], as a pair, and the steps that its tolerance asked for.
 
-    From a point at or left of the root, such as -1, Newton on the norm rises to it.  A row whose mass is within the
-    tolerance of 1 takes one more step, which leaves an error of the order of its square, and stays as it is.
-    Lemmas: newton_norm_left, residual_bound
+    Rows that are not ``ordinary`` get -1.  The keys are taken in GROUPS, of every ``keys / GROUPS``-th one, whose
+    maxima a thread has at hand: these are scores of the row, and fewer, so their threshold is at or left of that of
+    the row.  Where the power is loaded, most of the way is gone by `rough_powers`.
+    Lemmas: threshold_subset, newton_norm_left, residual_bound
     """
+    tau = step * 0.0 - 1.0
     rest = tau * 0.0
     passes = tl.zeros(tau.shape, tl.int32)
+    if GROUPS > 1:
+        grouped = tl.reshape(z, [z.shape[0], GROUPS, z.shape[1] // GROUPS])
+        peaks = tl.max(grouped, axis=1)
+        tau, rest, passes = _ascend(peaks, tau, rest, ordinary, step, power, ROUGH, max_passes, POWER, True)
+    if POWER == 0:
+        tau, rest, passes = _ascend(z, tau, rest, ordinary, step, power, ROUGH, max_passes, POWER, True)
+    tau, rest, more = _ascend(z, tau, rest, ordinary, step, power, tolerance, max_passes, POWER, False)
+    return tau, rest, more if POWER > 0 else passes + more
+
+
+@triton.jit
+def _ascend(z, tau, rest, open_rows, step, power, tolerance, max_passes, POWER: tl.constexpr, IS_ROUGH: tl.constexpr):
+    """Return the threshold after Newton steps on the norm, as a pair, and how many the tolerance asked for.
+
+    They rise from a point at or left of the root, such as -1.  A row whose mass is within the tolerance of 1 takes one
+    more step, which leaves an error of the order of its square, and stays as it is.  If IS_ROUGH, powers that are too
+    large for that wait.
+    """
+    passes = tl.zeros(tau.shape, tl.int32)
+    if IS_ROUGH:
+        open_rows = open_rows & (power <= MOST_ROUGH)
     index_of_pass = 0
     more = any_of(open_rows)
     while (more > 0) & (index_of_pass < max_passes):
-        gap, probs = row_probs(z, tau, rest, power, POWER)
-        mass, slope = tl.sum(probs, axis=1), tl.sum(sensitivity_of(gap, probs, POWER), axis=1)
+        if IS_ROUGH and POWER == 0:
+            gap = tl.maximum(z - tau[:, None], 0.0)
+            probs, sensitivity = rough_powers(gap, power[:, None])
+        else:
+            gap, probs = row_probs(z, tau, rest, power, POWER)
+            sensitivity = sensitivity_of(gap, probs, POWER)
+        mass, slope = sums_of(probs, sensitivity)
         next_tau, next_rest = next_pair(tau, rest, mass, slope, step, POWER)
         tau, rest = tl.where(open_rows, next_tau, tau), tl.where(open_rows, next_rest, rest)
         open_rows = open_rows & (tl.abs(mass - 1.0) > tolerance)

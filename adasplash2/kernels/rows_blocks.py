@@ -40,7 +40,7 @@ def rows_blocks_kernel(
     ordinary = (tl.abs(row_max) < float("inf")) & known
     top = tl.where(ordinary, row_max, 0.0)
     z = (peaks - top[:, None]) * step[:, None]
-    tau, rest, passes = root_in_hand(z, step * 0.0 - 1.0, ordinary, step, power, tolerance, max_passes, POWER)
+    tau, rest, passes = root_in_hand(z, ordinary, step, power, tolerance, max_passes, POWER, 1)
 
     passes = tl.zeros([1], tl.int32)
     open_rows = ordinary

@@ -10,7 +10,7 @@ from .tile import row_maximum
 @triton.jit
 def rows_whole_kernel(
     scores_ptr, alpha_ptr, probs_ptr, passes_ptr, n_rows, n_keys, row_stride, alpha_stride, tolerance, max_passes,
-    POWER: tl.constexpr, IS_FULL: tl.constexpr, ROWS: tl.constexpr, BLOCK_N: tl.constexpr,
+    POWER: tl.constexpr, IS_FULL: tl.constexpr, GROUPS: tl.constexpr, ROWS: tl.constexpr, BLOCK_N: tl.constexpr,
 ):  # fmt: skip
     """Grid (blocks of ROWS rows,).
 
@@ -27,7 +27,7 @@ def rows_whole_kernel(
     row_max = row_maximum(scores)
     ordinary = (tl.abs(row_max) < float("inf")) & known
     z = (scores - tl.where(ordinary, row_max, 0.0)[:, None]) * step[:, None]
-    tau, rest, passes = root_in_hand(z, step * 0.0 - 1.0, ordinary, step, power, tolerance, max_passes, POWER)
+    tau, rest, passes = root_in_hand(z, ordinary, step, power, tolerance, max_passes, POWER, GROUPS)
     _, probs = row_probs(z, tau, rest, power, POWER)
     probs = probs * (1.0 / tl.sum(probs, axis=1))[:, None]
     # Of other rows z is a multiple of the scores: a hidden key is -inf, and a row without a key nothing else.  (To hold
