@@ -118,7 +118,8 @@ def attention_vjp(
     The gradient for alpha takes the scores as fixed: it is ``d_probs . (d probs / d alpha)`` summed over rows, with the
     derivative of `entmax_alpha_grad`, through tau included. It stays accurate as alpha approaches 1.
 
-    Lemmas: jacobian_form, jacobian_rows_zero, delta_is_centre
+    Lemmas: jacobian_form, jacobian_rows_zero, delta_is_centre, query_gradient, key_gradient, value_gradient,
+    alpha_derivative
 
     References
     ----------

@@ -355,7 +355,7 @@ def entmax_alpha_grad(
 
 
 def alpha_grad_of(rows: SolvedRows, alpha: float | Floats) -> Floats:
-    """Return d probs / d alpha of solved rows, (..., n); alpha as given to `solve_rows`."""
+    """Return d probs / d alpha of solved rows, (..., n); alpha as given to `solve_rows`.  Lemma: alpha_derivative"""
     step = alpha[..., None] - 1.0 if isinstance(alpha, np.ndarray) else np.float64(alpha - 1.0)
     return vjp_of(rows, alpha, _alpha_weight(rows, step))
 

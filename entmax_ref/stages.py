@@ -133,7 +133,7 @@ def dense(z: Floats, alpha: float = 1.5, *, block: int) -> Dense:
 
     Notes
     -----
-    Lemmas: candidate_superset, threshold_bracket, threshold_subset, histogram_bracket
+    Lemmas: candidate_superset, threshold_bracket, threshold_subset, histogram_bracket, pruning_keeps_threshold
     """
     blocks = block_max(np.where(np.isnan(z), np.inf, z), block)
     running = np.maximum.accumulate(blocks[..., ::-1], axis=-1)[..., ::-1]
@@ -581,7 +581,7 @@ def refine(z: Floats, bracket: Bracket, alpha: float = 1.5, *, tolerance: float 
     For alpha 1.75 the last bin is too wide for long flat rows (see `histogram`): with 32 bins, at 131072, it is
     1.27 / 3.
 
-    Lemmas: residual_bound, step_keeps_bracket
+    Lemmas: residual_bound, step_keeps_bracket, refine_loop_certifies
     """
     lo, hi, tau = (np.array(part, dtype=np.float64) for part in bracket)
     still_open = np.isfinite(tau)

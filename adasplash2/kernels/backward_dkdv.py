@@ -67,7 +67,8 @@ def backward_dkdv_kernel(
     Tiles are [keys, queries]: then the weights are left factors as they are.
     IS_WHOLE says that blocks of queries divide their number.
     Where every query sees every key, what a poisoned query has is NaN for all of them; elsewhere it must not reach the
-    keys that it does not see.  Lemmas: jacobian_form, delta_is_centre, block_mask_superset
+    keys that it does not see.  Lemmas: jacobian_form, delta_is_centre, block_mask_superset,
+    skipped_keys_have_no_gradient
     """
     key_block, batch, kv_head, batch_kv_head = program_place(n_keys, kv_heads, BLOCK_N)
     key_start = key_block * BLOCK_N

@@ -40,7 +40,8 @@ def backward_dq_kernel(
 
     ``d_query = scale * (sum(s d_probs k) - delta sum(s k))``.  d_probs and delta are counted from ``d_out . out``: a
     part that all values share is in all three, and would cancel after it was rounded.
-    Lemmas: jacobian_form, delta_is_centre, block_mask_superset
+    Lemmas: jacobian_form, delta_is_centre, block_mask_superset,
+    skipped_keys_have_no_gradient
     """
     query_block, batch, head, batch_head = query_place(n_queries, heads, BLOCK_M)
     query_start = query_block * BLOCK_M

@@ -118,7 +118,7 @@ def dense_kernel(
     heads, n_queries), and the candidates of each block of BLOCK_M queries: a list of blocks of BLOCK_N keys, at the
     end of ``capacity`` places, and its numbers, its path among them: by tiles unless BY_KEYS.
     Invariants: lo <= tau; a block that is not listed has every ``z - row_max <= -1``, as float32 computes it.
-    Lemmas: candidate_superset, threshold_bracket, threshold_subset
+    Lemmas: candidate_superset, pruning_keeps_threshold, threshold_bracket, threshold_subset
     """
     query_block, batch, head, batch_head = query_place(n_queries, heads, BLOCK_M)
     query_start = query_block * BLOCK_M

@@ -84,6 +84,7 @@ def knot_root(count, first, second, POWER: tl.constexpr):
     """Return ``s >= 0`` with ``sum(c * (s + w) ** POWER) == 1``, given sums of ``c``, ``c * w`` and ``c * w ** 2``.
 
     float32[rows]; the caller guarantees ``sum(c * w ** POWER) < 1`` and ``count >= 1``.  No term cancels.
+    Lemma: knot_root_exact
     """
     if POWER == 1:
         root = (1.0 - first) / count

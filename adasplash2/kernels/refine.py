@@ -59,7 +59,7 @@ def refine_kernel(
     Blocks of TILE_M queries of few live keys are left out: their tau is there.
     Reads query, key, row_max, the kept lists, and lo, hi and the first tau, counted from row_max.  Writes the final
     tau as base and rest, and per row the last residual ``abs(mass - 1)`` and the number of steps that its tolerance
-    asked for.  Lemmas: residual_bound, step_keeps_bracket
+    asked for.  Lemmas: residual_bound, step_keeps_bracket, refine_loop_certifies, merge_parts
     """
     query_block, batch, head, batch_head = query_place(n_queries, heads, BLOCK_M)
     query_start = query_block * BLOCK_M
@@ -84,7 +84,8 @@ def refine_kernel(
     residual = tl.where(tau == tau, residual, tau)
     passes = tl.zeros([BLOCK_M], tl.int32)
 
-    # Rounding of a sum: three per term, the tree inside a tile, the compensated sum over tiles.  Lemma: compensated_sum
+    # Rounding of a sum: three per term, the tree inside a tile, the compensated sum over tiles.
+    # Lemmas: compensated_sum, computed_mass_certifies
     RELATIVE_ERROR: tl.constexpr = (BLOCK_N + 8) * 2.0**-24
     index_of_pass = 0
     more = any_of(open_rows)

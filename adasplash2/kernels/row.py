@@ -112,7 +112,7 @@ def _ascend(z, tau, rest, open_rows, step, power, tolerance, max_passes, POWER: 
 
     They rise from a point at or left of the root, such as -1.  A row whose mass is within the tolerance of 1 takes one
     more step, which leaves an error of the order of its square, and stays as it is.  If IS_ROUGH, powers that are too
-    large for that wait.
+    large for that wait.  Lemma: newton_is_quadratic
     """
     passes = tl.zeros(tau.shape, tl.int32)
     if IS_ROUGH:

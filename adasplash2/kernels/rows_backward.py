@@ -1,7 +1,7 @@
 """What are the gradients of scores and alpha, given the probabilities of rows and their gradient?
 
 ``s = probs ** (2 - alpha)``, ``d_scores = s * (d_probs - sum(s * d_probs) / sum(s))``.  Keys outside the support are
-not read.
+not read.  Lemma: skipped_keys_have_no_gradient
 """
 
 import triton

@@ -25,7 +25,7 @@ def rows_blocks_kernel(
     Arguments as of `rows_whole_kernel`.  The first pass keeps the largest score of each place in a block: scores of the
     row, all of which are in hand, so their threshold is at or below that of the row, and next to it where the support
     is sparse.  Each further pass takes a Newton step, the last one stores.
-    Lemmas: threshold_subset, newton_norm_left, residual_bound, compensated_sum
+    Lemmas: threshold_subset, merge_parts, newton_norm_left, residual_bound, compensated_sum
     """
     rows = tl.program_id(0) + tl.arange(0, 1)
     row = tl.program_id(0).to(tl.int64)

@@ -34,7 +34,7 @@ def newton_root(shifted, tau, POWER: tl.constexpr):
     """Return the threshold of rows [rows, keys] to the last bit, from ``tau`` below it; the largest score is near 0.
 
     Newton on the norm of the gaps rises towards the root and never passes it, so it has arrived when it does not rise
-    any more.  Lemma: newton_norm_left
+    any more.  Lemmas: newton_norm_left, newton_stops_at_tau
     """
     rising = 1
     while rising > 0:

@@ -211,7 +211,7 @@ def scores_by_the_definition_in_fractions(query, key, options):
 
 @pytest.mark.parametrize("shape", ["causal", "groups", "mask and causal", "scale"])
 @pytest.mark.parametrize("alpha", [1.25, 1.5, 2.0])
-@lemma("jacobian_form")
+@lemma("jacobian_form", "query_gradient", "key_gradient", "value_gradient")
 def test_gradients_against_finite_differences(shape, alpha):
     """The derivative of the exact loss along one direction of all operands at once, with a step of 2**-60."""
     query, key, value, d_out, options, _, rows = seed_away_from_edges(shape, alpha)

@@ -99,6 +99,7 @@ def test_second_order_product_is_the_slope_of_the_exact_vjp(alpha, scores, data)
 
 
 @from_one
+@lemma("alpha_derivative")
 @examples(15)
 @given(scores=finite_rows(max_size=6))
 def test_alpha_grad_is_the_slope_of_the_exact_map(alpha, scores):

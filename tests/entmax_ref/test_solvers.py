@@ -1,5 +1,6 @@
 """Does every solver keep its bracket and its contract, and how do their passes compare?"""
 
+import itertools
 import re
 
 import hard
@@ -77,6 +78,33 @@ def test_newton_rises_from_the_left_and_never_passes_tau(name, alpha):
     assert (np.diff(trace.tau, axis=0) >= 0.0).all()
     assert (trace.tau <= exact + allowed).all()
     np.testing.assert_array_equal(trace.tau, trace.lo)
+
+
+@lemma("newton_stops_at_tau")
+@pytest.mark.parametrize("name", FROM_THE_LEFT)
+@each_alpha
+def test_newton_stops_at_tau_and_nowhere_else(name, alpha):
+    _, z = hard.rows(500, seed=2)
+    trace = solve(name, z, alpha, passes=40)
+    exact, allowed = exact_tau(z, alpha), slack(z, alpha)
+    stays = np.diff(trace.tau, axis=0) == 0.0
+    assert stays[-1].mean() > 0.5  # or nothing is looked at
+    # at the root the mass moves by power * slope for each unit of tau: less than its rounding does not move tau
+    distance = abs(trace.tau[:-1] - exact)
+    assert (np.where(stays, distance, 0.0) <= 4.0 * allowed).all()
+
+
+@lemma("newton_is_quadratic")
+def test_newton_on_the_norm_squares_its_distance():
+    _, z = hard.rows(500, seed=3)
+    trace = solve("newton_norm", z, 1.5, passes=12)
+    exact, allowed = exact_tau(z, 1.5), slack(z, 1.5)
+    shrinks = 0
+    for before, after in itertools.pairwise(trace.tau):
+        above = (z > before[:, None]).sum(axis=-1)
+        assert (exact - after <= 0.5 * above * (exact - before) ** 2 + allowed).all()
+        shrinks += ((exact - after < 0.1 * (exact - before)) & (exact - before > 1e3 * allowed)).sum()
+    assert shrinks > 20  # the rule was put to the test away from rounding
 
 
 @lemma("newton_norm_left")

@@ -255,6 +255,30 @@ def test_the_threshold_of_the_live_keys_is_that_of_the_row(alpha):
     np.testing.assert_array_equal(stages.solve(hidden, hidden > 0.0, alpha), [np.inf, np.inf])
 
 
+@lemma("merge_parts")
+@each_alpha
+@pytest.mark.parametrize("parts", [2, 7])
+def test_parts_of_the_keys_add_up_to_the_row(alpha, parts):
+    _, z = hard.rows(300)
+    rng = np.random.default_rng(parts)
+    value = rng.normal(size=(300, 3))
+    exact, belongs = exact_tau(z, alpha), rng.integers(0, parts, 300)
+    pieces = [(z[:, belongs == part], value[belongs == part]) for part in range(parts)]
+    for t in (exact, exact - 0.125):
+        own_sums = (stages.sums(own, t, alpha) for own, _ in pieces)
+        for whole, added in zip(stages.sums(z, t, alpha), zip(*own_sums, strict=True), strict=True):
+            np.testing.assert_allclose(np.sum(added, axis=0), whole, rtol=2.0**-44)
+        out, mass = stages.output(z, t, value, alpha)
+        weighted = 0.0
+        for own, own_value in pieces:
+            own_out, own_mass = stages.output(own, t, own_value, alpha)
+            weighted = weighted + own_out * own_mass[:, None]
+        largest = abs(value).max() * mass.max()
+        np.testing.assert_allclose(weighted, out * mass[:, None], rtol=0.0, atol=2.0**-44 * largest)
+    for own, _ in pieces:
+        assert (exact_tau(own, alpha) <= exact + slack(z)).all()
+
+
 @lemma("jacobian_rows_zero")
 @each_alpha
 def test_score_gradients_of_a_row_sum_to_zero(alpha):

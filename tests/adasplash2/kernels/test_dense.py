@@ -84,7 +84,7 @@ def test_without_its_slack_the_bound_would_pass_the_threshold():
     assert without > 10
 
 
-@lemma("candidate_superset")
+@lemma("candidate_superset", "pruning_keeps_threshold")
 @examples(25)
 @given(z=score_matrices(), alpha=st.sampled_from([1.25, 1.5, 2.0]))
 def test_specified_candidates_hold_the_support_and_the_bound_is_one(z, alpha):

@@ -5,7 +5,7 @@ import pytest
 import torch
 import triton
 import triton.language as tl
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from lemmas import lemma
 from profiles import examples
@@ -13,6 +13,7 @@ from staged import DEVICE, PATHS, U, score_matrices, staged, tile_any
 
 import entmax_ref
 from adasplash2.kernels.histogram import BINS, count_tile
+from adasplash2.kernels.power import knot_root
 from entmax_ref import stages
 
 # kernels/histogram.py, ROOT_ERROR: what the kernel widens its bracket by, relative to the distance from row_max
@@ -129,3 +130,27 @@ def test_a_margin_of_the_roots_is_needed():
         assert (lo <= exact.lo).all() and (hi >= exact.hi).all()
         passed += (lo / (1.0 + ROOT_ERROR) > exact.lo).sum() + (hi / (1.0 - ROOT_ERROR) < exact.hi).sum()
     assert passed > 10
+
+
+@triton.jit
+def root_kernel(sums_ptr, out_ptr, POWER: tl.constexpr):
+    one = tl.arange(0, 1)
+    count, first, second = tl.load(sums_ptr + one), tl.load(sums_ptr + 1 + one), tl.load(sums_ptr + 2 + one)
+    tl.store(out_ptr + one, knot_root(count, first, second, POWER))
+
+
+@lemma("knot_root_exact")
+@examples(100)
+@given(
+    bins=st.lists(st.tuples(st.integers(0, 64), st.integers(1, 5)), min_size=1, max_size=8),
+    power=st.sampled_from([1, 2]),
+)
+def test_the_root_below_a_knot_is_that_of_the_counted_row(bins, power):
+    """The sums are exact in float32, so what is left are the roundings of the root: 8 of itself."""
+    distances = np.repeat([place / 256.0 for place, _ in bins], [count for _, count in bins])
+    sums = [float((distances**k).sum()) for k in range(3)]
+    assume(sums[power] <= 1.0)
+    out = torch.empty(1, device=DEVICE)
+    root_kernel[(1,)](torch.tensor(sums, device=DEVICE), out, POWER=power)
+    exact = -entmax_ref.threshold(power * distances, 1.0 + 1.0 / power)
+    assert float(out) >= 0.0 and abs(float(out) - exact) <= 8 * U * exact + 2.0**-48

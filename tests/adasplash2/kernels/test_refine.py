@@ -16,7 +16,7 @@ from entmax_ref import stages
 SUM_ERROR = (TILE + 8) * U
 
 
-@lemma("residual_bound")
+@lemma("residual_bound", "refine_loop_certifies", "computed_mass_certifies")
 @lemma("pair_exact")
 @examples(20)
 @given(z=score_matrices(), alpha=st.sampled_from([1.5, 2.0]), is_causal=st.booleans())
