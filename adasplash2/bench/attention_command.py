@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import importlib.metadata
-import importlib.util
-import sys
 from collections.abc import Sequence
-from functools import partial
 
 import torch
 
 from adasplash2.usage import Files, UsageError
 from adasplash2.verify import machine
-from adasplash2.verify.progress import Progress
 from adasplash2.workloads import workload
 
 from . import cases, command
@@ -21,10 +16,10 @@ from .attention import Bench
 from .cases import Case
 from .contenders import NAMES
 from .contest import Contest
-from .faults import DeviceLostError
+from .keeping import keep_results, ours_missing, versions
 from .plot import save, speed_figure
 from .readings import present, time_of
-from .record import CaseResult, Header, SpeedRecord, write_record
+from .record import CaseResult, Header, SpeedRecord
 from .report import as_text
 from .table import number
 
@@ -45,25 +40,12 @@ def run_attention(options: argparse.Namespace, typed: str) -> int:
     bench = Bench(device, Contest(device, names, rounds, options.tuning_time), flex=options.flex)
     header = Header.now(typed, machine.this_machine(device))
     record = SpeedRecord(header, rounds, bench.rates, len(chosen), (), _packages(names))
-    files, code = Files(), 0
-    try:
-        with Progress("adasplash2 bench attention", dict(enumerate(_titles(chosen))), every_s=60.0) as progress:
-            for case in chosen:
-                result = bench.measure(case)
-                results = (*record.results, result)
-                record = SpeedRecord(header, rounds, bench.rates, len(chosen), results, record.packages)
-                files.write("--json", options.json, partial(write_record, record=record))
-                progress.advance()
-                progress.note(_case_line(len(results), len(chosen), result))
-    except DeviceLostError as error:
-        print(f"adasplash2 bench attention: {error}. What was measured before is kept.", file=sys.stderr)
-        code = 1
-    except KeyboardInterrupt:
-        code = command.INTERRUPTED
+    files, results = Files(), map(bench.measure, chosen)
+    record, code = keep_results("attention", _titles(chosen), results, record, files, options.json, _case_line)
     files.write("--plot", options.plot, lambda path: save(speed_figure(record), path))
     print(as_text(record))
     files.close()
-    return code or int(any(_ours_missing(result) for result in record.results))
+    return code or int(any(ours_missing(result.entries) for result in record.results))
 
 
 def _chosen_cases(options: argparse.Namespace) -> list[Case]:
@@ -115,9 +97,7 @@ def _contender_names(options: argparse.Namespace) -> list[str]:
 
 def _packages(names: Sequence[str]) -> dict[str, str]:
     """Return the versions of what the contenders come from."""
-    found = {}
-    if "adasplash" in names and importlib.util.find_spec("adasplash") is not None:
-        found["adasplash"] = importlib.metadata.version("adasplash")
+    found = versions([name for name in ("adasplash",) if name in names])
     if "cudnn" in names and torch.backends.cudnn.is_available():
         found["cuDNN"] = str(torch.backends.cudnn.version())
     return found
@@ -127,15 +107,10 @@ def _titles(chosen: list[Case]) -> list[str]:
     return [f"{case.label} {case.dtype}" for case in chosen]
 
 
-def _case_line(done: int, asked: int, result: CaseResult) -> str:
-    """Return the line that is shown when a case is done."""
+def _case_line(result: CaseResult) -> str:
+    """Return what is shown when a case is done."""
     names = present([result])
     times = (
         f"{name} {number(time_of(result, name, 'forward'))}/{number(time_of(result, name, 'step'))}" for name in names
     )
-    return f"[{done}/{asked}] {result.case.label}: {', '.join(times)} ms, {result.seconds:.0f} s"
-
-
-def _ours_missing(result: CaseResult) -> bool:
-    """Return whether our kernels were to run in a case and did not."""
-    return any(entry.name == "ours" and entry.status != "ok" for entry in result.entries)
+    return f"{result.case.label}: {', '.join(times)} ms, {result.seconds:.0f} s"

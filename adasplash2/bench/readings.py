@@ -23,10 +23,7 @@ def entry_of(result: CaseResult, name: str) -> Entry | None:
 def time_of(result: CaseResult, name: str, part: str) -> float | None:
     """Return a contender's median of medians, of ``part`` "forward" or "step"; None if there is none."""
     entry = entry_of(result, name)
-    if entry is None:
-        return None
-    series = entry.forward_ms if part == "forward" else entry.step_ms
-    return statistics.median(series) if series else None
+    return None if entry is None else entry.ms(part)
 
 
 def spread_of(result: CaseResult) -> float | None:

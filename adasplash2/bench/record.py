@@ -6,6 +6,7 @@ import dataclasses
 import datetime
 import json
 import math
+import statistics
 import types
 import typing
 from pathlib import Path
@@ -23,8 +24,8 @@ SCHEMA = 1
 
 
 @dataclasses.dataclass(frozen=True)
-class Entry:
-    """What a contender did in a case.
+class Timed:
+    """How a contender fared in a case, and its times.
 
     Attributes
     ----------
@@ -37,9 +38,6 @@ class Entry:
         Seconds of the first forward and backward, compilation included unless it was cached.
     forward_ms, step_ms : tuple of float
         One median a round, of the forward without gradient and of forward and backward.
-    memory : Memory or None
-    errors : dict of float
-        Relative errors of out and d_query in sampled rows, where it computes entmax.
     """
 
     name: str
@@ -48,6 +46,24 @@ class Entry:
     first_call_s: float | None = None
     forward_ms: tuple[float, ...] = ()
     step_ms: tuple[float, ...] = ()
+
+    def ms(self, part: str) -> float | None:
+        """Return the median of the rounds of "forward" or "step"; None if there is none."""
+        series = self.forward_ms if part == "forward" else self.step_ms
+        return statistics.median(series) if series else None
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry(Timed):
+    """What a contender of attention did in a case.
+
+    Attributes
+    ----------
+    memory : Memory or None
+    errors : dict of float
+        Relative errors of out and d_query in sampled rows, where it computes entmax.
+    """
+
     memory: Memory | None = None
     errors: dict[str, float] = dataclasses.field(default_factory=dict)
 

@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import importlib.metadata
-import importlib.util
 import itertools
-import sys
-from functools import partial
 
 from adasplash2.usage import Files, UsageError
 from adasplash2.verify import machine
-from adasplash2.verify.progress import Progress
 
 from . import command
-from .faults import DeviceLostError
+from .keeping import keep_results, ours_missing, versions
 from .plot import save
-from .record import Header, write_record
+from .record import Header
 from .row_contenders import NAMES
 from .row_report import row_figure, row_text
 from .rows import ALPHAS, LENGTHS, RowCase, RowRecord, RowResult, measure_rows
@@ -30,32 +25,20 @@ def run_rows(options: argparse.Namespace, typed: str) -> int:
         raise UsageError(f"--rounds must be 1 or more, got {options.rounds}. Leave it out for 3.")
     device = command.gpu()
     names = [name for name in NAMES if not options.contender or name in options.contender]
-    packages = {
-        name: importlib.metadata.version(name)
-        for name in ("entmax", "adasplash")
-        if importlib.util.find_spec(name) is not None
-    }
-    header = Header.now(typed, machine.this_machine(device))
-    record = RowRecord(header, options.rounds, len(cases), (), packages)
-    files, code = Files(), 0
-    try:
-        steps = {index: case.label for index, case in enumerate(cases)}
-        with Progress("adasplash2 bench rows", steps, every_s=60.0) as progress:
-            for case in cases:
-                result = measure_rows(case, device, options.rounds, names)
-                record = RowRecord(header, options.rounds, len(cases), (*record.results, result), packages)
-                files.write("--json", options.json, partial(write_record, record=record))
-                progress.advance()
-                progress.note(_case_line(len(record.results), len(cases), result))
-    except DeviceLostError as error:
-        print(f"adasplash2 bench rows: {error}. What was measured before is kept.", file=sys.stderr)
-        code = 1
-    except KeyboardInterrupt:
-        code = command.INTERRUPTED
+    record = RowRecord(
+        Header.now(typed, machine.this_machine(device)),
+        options.rounds,
+        len(cases),
+        (),
+        versions(("entmax", "adasplash")),
+    )
+    files, results = Files(), (measure_rows(case, device, options.rounds, names) for case in cases)
+    titles = [case.label for case in cases]
+    record, code = keep_results("rows", titles, results, record, files, options.json, _case_line)
     files.write("--plot", options.plot, lambda path: save(row_figure(record), path))
     print(row_text(record))
     files.close()
-    return code or int(any(_ours_missing(result) for result in record.results))
+    return code or int(any(ours_missing(result.entries) for result in record.results))
 
 
 def _chosen_cases(options: argparse.Namespace) -> list[RowCase]:
@@ -76,15 +59,9 @@ def _chosen_cases(options: argparse.Namespace) -> list[RowCase]:
     return [RowCase(length, max(1, -(-options.elements // length)), dtype, alpha) for dtype, alpha, length in chosen]
 
 
-def _case_line(done: int, asked: int, result: RowResult) -> str:
-    """Return the line that is shown when a case is done."""
+def _case_line(result: RowResult) -> str:
+    """Return what is shown when a case is done."""
     times = ", ".join(
         f"{entry.name} {number(entry.ms('forward'))}/{number(entry.ms('step'))}" for entry in result.entries
     )
-    return f"[{done}/{asked}] {result.case.label}: {times} ms, {result.seconds:.0f} s"
-
-
-def _ours_missing(result: RowResult) -> bool:
-    """Return whether our kernels were to run in a case and did not."""
-    entry = result.entry("ours")
-    return entry is not None and entry.status != "ok"
+    return f"{result.case.label}: {times} ms, {result.seconds:.0f} s"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import statistics
 import time
 from collections.abc import Callable, Sequence
 
@@ -13,7 +12,7 @@ from adasplash2.verify.cases import DTYPES
 
 from .faults import first_line, recover
 from .pass_rows import NAMES as KINDS
-from .record import SCHEMA, Header
+from .record import SCHEMA, Header, Timed
 from .row_accuracy import RowErrors, hard_rows, row_errors
 from .row_contenders import ENTMAX, NAMES, RowContender, row_contenders
 from .timing import in_turns, synchronize
@@ -40,21 +39,10 @@ class RowCase:
 
 
 @dataclasses.dataclass(frozen=True)
-class RowEntry:
-    """What a contender did in a case; fields as of `record.Entry`, errors on rows of each kind that is hard."""
+class RowEntry(Timed):
+    """What a contender did in a case; errors on rows of each kind that is hard."""
 
-    name: str
-    status: str = "ok"
-    note: str = ""
-    first_call_s: float | None = None
-    forward_ms: tuple[float, ...] = ()
-    step_ms: tuple[float, ...] = ()
     errors: tuple[RowErrors, ...] = ()
-
-    def ms(self, part: str) -> float | None:
-        """Return the median of the rounds of "forward" or "step"; None if there is none."""
-        series = self.forward_ms if part == "forward" else self.step_ms
-        return statistics.median(series) if series else None
 
 
 @dataclasses.dataclass(frozen=True)
