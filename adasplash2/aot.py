@@ -25,6 +25,7 @@ from triton.compiler import ASTSource
 
 from . import launch
 from .problem import LAUNCH, POWERS, Problem, choose_launch
+from .starts import Call
 from .state import empty_backward, empty_forward
 
 
@@ -99,7 +100,7 @@ def _describe(value: Any, path: tuple[int, ...], constants: dict, attributes: di
     return "i32" if -(2**31) <= value < 2**31 else "i64"
 
 
-def compile_call(call: launch.Call, target: Target) -> Any:
+def compile_call(call: Call, target: Target) -> Any:
     """Compile one call for a target, specialised as a start with these arguments would be."""
     signature: dict[str, Any] = {}
     constants: dict[tuple[int, ...], Any] = {}
@@ -143,7 +144,7 @@ def _hip_usage(compiled: Any) -> tuple[int, int]:
     return registers, scratch
 
 
-def resources(call: launch.Call, target: Target) -> tuple[int, int, int]:
+def resources(call: Call, target: Target) -> tuple[int, int, int]:
     """Compile one call for a target and return its shared memory, registers and spilled bytes per thread."""
     compiled = compile_call(call, target)
     registers, spilled = (_cuda_usage if target.backend == "cuda" else _hip_usage)(compiled)
@@ -152,7 +153,7 @@ def resources(call: launch.Call, target: Target) -> tuple[int, int, int]:
 
 def meta_calls(
     backend: str, dtype: torch.dtype, head_dim: int, *, alpha: float = 1.5, is_causal: bool = True, arch: str = ""
-) -> list[launch.Call]:
+) -> list[Call]:
     """Return every call of a forward and backward pass over tensors without storage, with grouped heads."""
     query = torch.empty(2, 8, 4096, head_dim, dtype=dtype, device="meta")
     key = torch.empty(2, 4, 4096, head_dim, dtype=dtype, device="meta")
@@ -164,9 +165,9 @@ def meta_calls(
     return calls + launch.backward_calls(problem, query, query, key, key, *left, backward)
 
 
-def _different(calls: list[launch.Call]) -> list[launch.Call]:
+def _different(calls: list[Call]) -> list[Call]:
     """Return the calls without those that start a kernel again with the same constants, on other data."""
-    found: dict[Any, launch.Call] = {}
+    found: dict[Any, Call] = {}
     for call in calls:
         found.setdefault((call.stage, *call.constants.items()), call)
     return list(found.values())

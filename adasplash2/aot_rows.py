@@ -17,6 +17,7 @@ import torch
 
 from . import launch, row_launch
 from .aot import SPILL_LIMIT, TARGETS, report, resources
+from .starts import Call
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 # One length for each tile: short rows side by side, one row, the longest whole rows of backward and forward, blocks.
@@ -44,7 +45,7 @@ class RowUsage:
         return self.spilled <= SPILL_LIMIT and self.shared <= self.shared_limit
 
 
-def meta_calls(backend: str, dtype: torch.dtype, n_keys: int, alpha: float) -> list[launch.Call]:
+def meta_calls(backend: str, dtype: torch.dtype, n_keys: int, alpha: float) -> list[Call]:
     """Return the calls of a forward and backward pass over rows without storage; an alpha of 1.25 wants a gradient."""
     rows = torch.empty(64, n_keys, dtype=dtype, device="meta")
     passes = torch.empty(64, dtype=torch.int32, device="meta")

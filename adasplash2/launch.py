@@ -1,19 +1,18 @@
-"""In which order do the stages run, and what does each get?  The only file that starts kernels.
+"""In which order do the stages run, and what does each get?
 
-A stage is a `Call`: a kernel, its grid and its arguments.  The same calls run on a GPU, run in the interpreter, and are
-compiled ahead of time (over tensors without storage) by ``aot``.
+A stage is a `starts.Call`: a kernel, its grid and its arguments.  The same calls run on a GPU, run in the interpreter,
+and are compiled ahead of time (over tensors without storage) by ``aot``.
 """
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 from typing import Any
 
-import numpy as np
 import torch
 from triton.runtime.interpreter import InterpretedFunction
 
+from . import starts
 from .kernels.backward_dkdv import backward_dkdv_kernel
 from .kernels.backward_dkdv_keys import backward_dkdv_keys_kernel
 from .kernels.backward_dq import backward_dq_kernel
@@ -44,7 +43,8 @@ from .problem import (
     block_d,
     ceil_div,
 )
-from .state import BackwardState, ForwardState, Lists, Support, empty_backward, empty_forward
+from .starts import Call
+from .state import BackwardState, ForwardState, Lists, Support, empty_backward, empty_forward, tensors_of
 
 # Triton decides at import, from TRITON_INTERPRET, whether kernels are compiled or interpreted.
 INTERPRETED = isinstance(dense_kernel, InterpretedFunction)
@@ -55,33 +55,6 @@ MOST_TILE_ROWS = 128
 # Stages that only turn bits over, and those that handle indices.
 _SMALL = Program(1, 1)
 _INDICES = Program(4, 1)
-
-
-@dataclasses.dataclass(frozen=True)
-class Call:
-    """One kernel start: everything but the device."""
-
-    stage: str
-    kernel: Any
-    programs: int
-    program: Program
-    backend: str
-    arguments: dict[str, Any]
-    constants: dict[str, Any]
-
-    @property
-    def options(self) -> dict[str, Any]:
-        """Compiler options; without a limit of registers the CUDA assembler spills a few to fit one more program."""
-        options = {"num_warps": self.program.warps, "num_stages": self.program.stages}
-        return options | {"maxnreg": self.program.registers} if self.backend == "cuda" else options
-
-    def run(self) -> None:
-        """Start the kernel on the current device; an empty grid does nothing."""
-        if self.programs == 0:
-            return
-        # Rows without a key divide zero by zero before they are set aside; NumPy would warn of it in the interpreter.
-        with np.errstate(all="ignore"):
-            self.kernel[(self.programs,)](**self.arguments, **self.constants, **self.options)
 
 
 def operand(tensor: torch.Tensor) -> tuple[Any, ...]:
@@ -404,11 +377,13 @@ def forward(
 ) -> ForwardState:
     """Run the forward stages; out has the dtype of query."""
     problem = Problem.of(query, key, alpha=alpha, scale=abs(scale), is_causal=is_causal, backend=BACKEND)
-    raised = signed(as_operand(query), scale)
-    state = empty_forward(problem, raised)
-    with device_of(query):
-        for call in forward_calls(problem, raised, as_operand(key), as_operand(value), state):
-            call.run()
+    given = signed(as_operand(query), scale), as_operand(key), as_operand(value)
+    state = empty_forward(problem, given[0])
+
+    def calls_of(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> list[Call]:
+        return forward_calls(problem, query, key, value, state)
+
+    starts.run(("forward", *_numbers(problem)), given, tensors_of(state), calls_of)
     return dataclasses.replace(state, out=state.out.to(query.dtype))
 
 
@@ -429,19 +404,26 @@ def backward(
 ) -> BackwardState:
     """Run the backward stages on what `forward` left; gradients have the dtype of their operand."""
     problem = Problem.of(query, key, alpha=alpha, scale=abs(scale), is_causal=is_causal, backend=BACKEND)
-    raised_query = signed(as_operand(query), scale)
-    raised_key, raised_value = as_operand(key), as_operand(value)
-    state = empty_backward(problem, raised_query, raised_key, raised_value)
-    left = (as_operand(out), base, rest, block_mask, support)
-    with device_of(query):
-        for call in backward_calls(problem, as_operand(d_out), raised_query, raised_key, raised_value, *left, state):
-            call.run()
+    operands = signed(as_operand(query), scale), as_operand(key), as_operand(value)
+    state = empty_backward(problem, *operands)
+    given = (as_operand(d_out), *operands, as_operand(out), base, rest, block_mask, *tensors_of(support))
+
+    def calls_of(d_out: torch.Tensor, *given: torch.Tensor) -> list[Call]:
+        query, key, value, out, base, rest, mask, *parts = given
+        return backward_calls(problem, d_out, query, key, value, out, base, rest, mask, Support(*parts), state)
+
+    starts.run(("backward", *_numbers(problem)), given, tensors_of(state), calls_of)
     return dataclasses.replace(
         state,
         d_query=signed(state.d_query, scale).to(query.dtype),
         d_key=state.d_key.to(key.dtype),
         d_value=state.d_value.to(value.dtype),
     )
+
+
+def _numbers(problem: Problem) -> tuple[Any, ...]:
+    """Return what decides the stages besides the operands."""
+    return problem.alpha, problem.scale, problem.is_causal
 
 
 def _shape(problem: Problem) -> dict[str, Any]:
@@ -511,8 +493,3 @@ def signed(tensor: torch.Tensor, scale: float) -> torch.Tensor:
     The kernels take the largest product for the largest score.
     """
     return -tensor if scale < 0.0 else tensor
-
-
-def device_of(tensor: torch.Tensor) -> contextlib.AbstractContextManager[Any]:
-    """Kernels start on the device that holds the tensor, whichever is current."""
-    return torch.cuda.device(tensor.device) if tensor.is_cuda else contextlib.nullcontext()

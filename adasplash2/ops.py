@@ -9,11 +9,18 @@ import torch
 from . import launch
 from .problem import Problem, index_type
 from .state import Support
-from .transforms import as_bytes, as_words, differentiable, empty_bytes, last_derivative, refuse_tangents
+from .transforms import (
+    as_bytes,
+    as_words,
+    differentiable,
+    empty_bytes,
+    last_derivative,
+    only_first_differentiable,
+    refuse_tangents,
+)
 
 
-@torch.library.custom_op("adasplash2::attention", mutates_args=())
-def attention(
+def _attention(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, alpha: float, is_causal: bool, scale: float
 ) -> tuple[
     torch.Tensor,
@@ -52,6 +59,9 @@ def attention(
     )
 
 
+attention = torch.library.custom_op("adasplash2::attention", _attention, mutates_args=())
+
+
 @attention.register_fake
 def _(query, key, value, alpha, is_causal, scale):  # type: ignore[no-untyped-def]
     problem = Problem.of(query, key, alpha=alpha, scale=scale, is_causal=is_causal, backend=launch.BACKEND)
@@ -67,8 +77,7 @@ def _(query, key, value, alpha, is_causal, scale):  # type: ignore[no-untyped-de
     return torch.empty_like(query), *of_state, pool, starts, counts, used
 
 
-@torch.library.custom_op("adasplash2::attention_backward", mutates_args=())
-def attention_backward(
+def _attention_backward(
     d_out: torch.Tensor,
     query: torch.Tensor,
     key: torch.Tensor,
@@ -109,6 +118,9 @@ def attention_backward(
     return state.d_query, state.d_key, state.d_value
 
 
+attention_backward = torch.library.custom_op("adasplash2::attention_backward", _attention_backward, mutates_args=())
+
+
 @attention_backward.register_fake
 def _(d_out, query, key, value, out, base, rest, block_mask, pool, starts, counts, used, alpha, is_causal, scale):  # type: ignore[no-untyped-def]
     return torch.empty_like(query), torch.empty_like(key), torch.empty_like(value)
@@ -118,6 +130,7 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[torch.Tensor
     query, key, value, ctx.alpha, ctx.is_causal, ctx.scale = inputs
     out, _, base, rest, block_mask, _, _, _, *support = output
     ctx.save_for_backward(query, key, value, out, base, rest, block_mask, *support)
+    only_first_differentiable(ctx, output)
 
 
 def _backward(ctx: Any, d_out: torch.Tensor, *_: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
@@ -126,9 +139,10 @@ def _backward(ctx: Any, d_out: torch.Tensor, *_: torch.Tensor) -> tuple[torch.Te
     return (*grads, None, None, None)
 
 
-differentiable_attention = differentiable(attention, _setup_context, _backward)
+differentiable_attention = differentiable(attention, _attention, _setup_context, _backward)
 _differentiable_backward = last_derivative(
     attention_backward,
+    _attention_backward,
     "entmax_attention: the gradient of a gradient was asked for; the fused kernels have no second derivative. "
     "Use impl='reference', which can be differentiated any number of times.",
 )

@@ -6,6 +6,7 @@ Launch choices are data, not search: `LAUNCH` is the only place that holds them.
 from __future__ import annotations
 
 import dataclasses
+import functools
 
 import torch
 
@@ -247,9 +248,19 @@ def choose_launch(backend: str, dtype: torch.dtype, head_dim: int, arch: str = "
 
 def arch_of(device: torch.device) -> str:
     """Return the architecture of a CUDA device, "sm_90"; "" for any other."""
-    if device.type != "cuda" or torch.version.cuda is None or not torch.cuda.is_available():
+    if device.type != "cuda" or torch.version.cuda is None or not _has_cuda():
         return ""
-    major, minor = torch.cuda.get_device_capability(device)
+    return _cuda_arch(torch.cuda.current_device() if device.index is None else device.index)
+
+
+@functools.cache
+def _has_cuda() -> bool:
+    return torch.cuda.is_available()
+
+
+@functools.cache
+def _cuda_arch(index: int) -> str:
+    major, minor = torch.cuda.get_device_capability(index)
     return f"sm_{major}{minor}"
 
 

@@ -6,11 +6,13 @@ import dataclasses
 
 import torch
 
+from . import starts
 from .kernels.rows_backward import rows_backward_blocks_kernel, rows_backward_whole_kernel
 from .kernels.rows_blocks import rows_blocks_kernel
 from .kernels.rows_whole import rows_whole_kernel
-from .launch import BACKEND, INTERPRETED, Call, device_of
+from .launch import BACKEND, INTERPRETED
 from .problem import MAX_PASSES, POWERS, PROGRAM_REGISTERS, TOLERANCE, Program, ceil_div
+from .starts import Call
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,6 +78,10 @@ class Order:
     values: torch.Tensor | None
     stride: int
 
+    def over(self, values: torch.Tensor | None = None) -> Order:
+        """Return the same order with other numbers."""
+        return dataclasses.replace(self, values=values)
+
 
 def order_of(alpha: float, values: torch.Tensor | None, device: torch.device) -> Order:
     """Return alpha for the kernels: ``values``, (n_rows, 1), if there are any, or one number for all rows."""
@@ -91,11 +97,16 @@ def forward(scores: torch.Tensor, alpha: float, values: torch.Tensor | None) -> 
     """Return the probabilities of rows, in the dtype of the scores, and the steps or passes that each took, int32."""
     operand = _operand(scores)
     probs = torch.empty(scores.shape, dtype=operand.dtype, device=scores.device)
-    passes = torch.zeros(scores.shape[:1], dtype=torch.int32, device=scores.device)
+    of_rows = torch.zeros if probs.numel() == 0 else torch.empty
+    passes = of_rows(scores.shape[:1], dtype=torch.int32, device=scores.device)
     if probs.numel():
-        call = forward_call(operand, order_of(alpha, values, scores.device), probs, passes, TOLERANCE[scores.dtype])
-        with device_of(scores):
-            call.run()
+        order, tolerance = order_of(alpha, values, scores.device), TOLERANCE[scores.dtype]
+        given = (operand,) if order.values is None else (operand, order.values)
+
+        def calls_of(scores: torch.Tensor, *values: torch.Tensor) -> list[Call]:
+            return [forward_call(scores, order.over(*values), probs, passes, tolerance)]
+
+        starts.run(("rows", order.power, order.stride, tolerance), given, (probs, passes), calls_of)
     return probs.to(scores.dtype), passes
 
 
@@ -134,17 +145,21 @@ def forward_call(
 def backward(
     d_probs: torch.Tensor, probs: torch.Tensor, alpha: float, values: torch.Tensor | None, of_alpha: bool
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the gradients of scores, in the dtype of probs, and of alpha by row, float32 (n_rows, 1): 0 if not asked
+    """Return the gradients of scores, in the dtype of probs, and of alpha, float32 (n_rows, 1), or (0, 1) if not asked
     for.
     """
     operand, d_operand = _operand(probs), _operand(d_probs)
     d_scores = torch.empty(probs.shape, dtype=operand.dtype, device=probs.device)
-    d_alpha = torch.zeros((probs.shape[0], 1), dtype=torch.float32, device=probs.device)
+    of_rows = torch.zeros if probs.numel() == 0 else torch.empty
+    d_alpha = of_rows((probs.shape[0] if of_alpha else 0, 1), dtype=torch.float32, device=probs.device)
     if d_scores.numel():
         order = order_of(alpha, values, probs.device)
-        call = backward_call(d_operand, operand, order, d_scores, d_alpha, of_alpha)
-        with device_of(probs):
-            call.run()
+        given = (d_operand, operand) if order.values is None else (d_operand, operand, order.values)
+
+        def calls_of(d_probs: torch.Tensor, probs: torch.Tensor, *values: torch.Tensor) -> list[Call]:
+            return [backward_call(d_probs, probs, order.over(*values), d_scores, d_alpha, of_alpha)]
+
+        starts.run(("rows_backward", order.power, order.stride, of_alpha), given, (d_scores, d_alpha), calls_of)
     return d_scores.to(probs.dtype), d_alpha
 
 

@@ -7,13 +7,15 @@ from typing import Any
 import torch
 
 from . import row_launch
-from .transforms import differentiable, last_derivative, refuse_tangents
+from .transforms import differentiable, last_derivative, only_first_differentiable, refuse_tangents
 
 
-@torch.library.custom_op("adasplash2::rows", mutates_args=())
-def rows(scores: torch.Tensor, values: torch.Tensor | None, alpha: float) -> tuple[torch.Tensor, torch.Tensor]:
+def _rows(scores: torch.Tensor, values: torch.Tensor | None, alpha: float) -> tuple[torch.Tensor, torch.Tensor]:
     """Return probs and passes of scores (n_rows, n_keys), for ``values`` of alpha (n_rows, 1) if given."""
     return row_launch.forward(scores, alpha, values)
+
+
+rows = torch.library.custom_op("adasplash2::rows", _rows, mutates_args=())
 
 
 @rows.register_fake
@@ -21,22 +23,26 @@ def _(scores, values, alpha):  # type: ignore[no-untyped-def]
     return scores.new_empty(scores.shape), scores.new_empty(scores.shape[:1], dtype=torch.int32)
 
 
-@torch.library.custom_op("adasplash2::rows_backward", mutates_args=())
-def rows_backward(
+def _rows_backward(
     d_probs: torch.Tensor, probs: torch.Tensor, values: torch.Tensor | None, alpha: float, of_alpha: bool
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return d_scores and d_alpha, float32 (n_rows, 1), which is 0 where it is not asked for."""
+    """Return d_scores and d_alpha, float32 (n_rows, 1), which has no rows where it is not asked for."""
     return row_launch.backward(d_probs, probs, alpha, values, of_alpha)
+
+
+rows_backward = torch.library.custom_op("adasplash2::rows_backward", _rows_backward, mutates_args=())
 
 
 @rows_backward.register_fake
 def _(d_probs, probs, values, alpha, of_alpha):  # type: ignore[no-untyped-def]
-    return probs.new_empty(probs.shape), probs.new_empty((probs.shape[0], 1), dtype=torch.float32)
+    rows = probs.shape[0] if of_alpha else 0
+    return probs.new_empty(probs.shape), probs.new_empty((rows, 1), dtype=torch.float32)
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[torch.Tensor, ...]) -> None:
     _, values, ctx.alpha = inputs
     ctx.save_for_backward(output[0], values)
+    only_first_differentiable(ctx, output)
 
 
 def _backward(ctx: Any, d_probs: torch.Tensor, *_: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
@@ -47,9 +53,10 @@ def _backward(ctx: Any, d_probs: torch.Tensor, *_: torch.Tensor) -> tuple[torch.
     return d_scores, d_alpha.to(values.dtype) if of_alpha else None, None
 
 
-differentiable_rows = differentiable(rows, _setup_context, _backward)
+differentiable_rows = differentiable(rows, _rows, _setup_context, _backward)
 _differentiable_backward = last_derivative(
     rows_backward,
+    _rows_backward,
     "entmax: the gradient of a gradient was asked for; the kernels have no second derivative. "
     "Use impl='reference', which can be differentiated any number of times.",
 )

@@ -166,3 +166,14 @@ def unpack_mask(words: torch.Tensor, n_blocks: int) -> torch.Tensor:
     """Return mask words, int32 (..., n_words), as booleans (..., n_blocks)."""
     bits = (words[..., None] >> torch.arange(WORD_BITS, dtype=torch.int32, device=words.device)) & 1
     return bits.flatten(-2)[..., :n_blocks].bool()
+
+
+def tensors_of(state: ForwardState | BackwardState | Support | Lists) -> list[torch.Tensor]:
+    """Return the tensors of a state, in the order of its fields."""
+    found: list[torch.Tensor] = []
+    for value in vars(state).values():
+        if isinstance(value, torch.Tensor):
+            found.append(value)
+        else:
+            found += tensors_of(value)
+    return found

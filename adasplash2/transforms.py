@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -61,10 +62,14 @@ def fold_vmap(operator: Any) -> None:
     operator.register_vmap(rule)
 
 
-def as_function(operator: Any, setup_context: Callable[..., None], backward: Callable[..., Any]) -> Callable[..., Any]:
+def as_function(
+    operator: Any, implementation: Callable[..., Any], setup_context: Callable[..., None], backward: Callable[..., Any]
+) -> Callable[..., Any]:
     """Return what calls a custom operator so that `torch.func` can differentiate it; arguments as of register_autograd.
 
     The derivative that an operator registers is out of its reach; that of an autograd.Function is not.
+    ``implementation`` is what the operator was made of: a call that nothing but autograd could see goes there, past the
+    dispatcher, which takes longer than a short kernel.
     """
 
     class Function(torch.autograd.Function):
@@ -79,8 +84,19 @@ def as_function(operator: Any, setup_context: Callable[..., None], backward: Cal
     Function.setup_context = staticmethod(setup_context)  # type: ignore[method-assign]
     Function.backward = staticmethod(backward)  # type: ignore[method-assign]
 
+    class Plain(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, *arguments: Any) -> Any:
+            output = implementation(*arguments)
+            setup_context(ctx, arguments, output)
+            return output
+
+    Plain.backward = staticmethod(backward)  # type: ignore[method-assign]
+
     def call(*arguments: Any) -> Any:
         if not torch.compiler.is_compiling():
+            if _is_plain(arguments):
+                return Plain.apply(*arguments) if torch.is_grad_enabled() else implementation(*arguments)
             # Where nothing is differentiated, a Function is nothing but time of the host.
             watched = torch.is_grad_enabled() or under_transform()
             return Function.apply(*arguments) if watched else operator(*arguments)
@@ -91,15 +107,15 @@ def as_function(operator: Any, setup_context: Callable[..., None], backward: Cal
 
 
 def differentiable(
-    operator: Any, setup_context: Callable[..., None], backward: Callable[..., Any]
+    operator: Any, implementation: Callable[..., Any], setup_context: Callable[..., None], backward: Callable[..., Any]
 ) -> Callable[..., Any]:
     """Give a custom operator its derivative and its rule for vmap, and return `as_function` of it."""
     operator.register_autograd(backward, setup_context=setup_context)
     fold_vmap(operator)
-    return as_function(operator, setup_context, backward)
+    return as_function(operator, implementation, setup_context, backward)
 
 
-def last_derivative(operator: Any, complaint: str) -> Callable[..., Any]:
+def last_derivative(operator: Any, implementation: Callable[..., Any], complaint: str) -> Callable[..., Any]:
     """Return `differentiable` of an operator that has no derivative: one that is asked for raises RuntimeError."""
 
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[torch.Tensor, ...]) -> None:
@@ -108,12 +124,39 @@ def last_derivative(operator: Any, complaint: str) -> Callable[..., Any]:
     def backward(ctx: Any, *_: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         raise RuntimeError(complaint)
 
-    return differentiable(operator, setup_context, backward)
+    return differentiable(operator, implementation, setup_context, backward)
+
+
+def only_first_differentiable(ctx: Any, output: tuple[torch.Tensor, ...]) -> None:
+    """Tell autograd, in setup_context, that only the first result has a gradient; else zeros come in for the others."""
+    ctx.mark_non_differentiable(*output[1:])
+    ctx.set_materialize_grads(False)
 
 
 def under_transform() -> bool:
     """Return whether `torch.func` or a level of forward mode is at work."""
     return forward_ad._current_level >= 0 or torch._C._functorch.peek_interpreter_stack() is not None
+
+
+def _is_plain(arguments: tuple[Any, ...]) -> bool:
+    """Return whether the dispatcher would pass a call on to its implementation, by way of autograd at most."""
+    if torch._C._len_torch_dispatch_stack() or torch._C._is_tracing() or under_transform():
+        return False
+    for argument in arguments:
+        if isinstance(argument, torch.Tensor):
+            if type(argument) not in (torch.Tensor, torch.nn.Parameter) or argument.is_meta:
+                return False
+            # What else would be looked at: batches of any kind, a pending negation, functionalization, a subclass.
+            if torch._C._dispatch_keys(argument).raw_repr() & ~_plain_keys(argument.device):
+                return False
+    return True
+
+
+@functools.cache
+def _plain_keys(device: torch.device) -> int:
+    """Return the dispatch keys, as bits, of a tensor that is memory and nothing else."""
+    keys: int = torch._C._dispatch_keys(torch.empty(0, device=device)).raw_repr()
+    return keys
 
 
 def _under_grad() -> bool:

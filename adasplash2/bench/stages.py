@@ -9,6 +9,7 @@ import torch
 
 from adasplash2 import launch
 from adasplash2.problem import Launch, Problem, arch_of, block_d, choose_launch
+from adasplash2.starts import Call
 from adasplash2.state import ForwardState, empty_backward, empty_forward
 from adasplash2.workloads import Workload
 
@@ -42,11 +43,11 @@ def _operands(load: Workload) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 
 def forward_stages(
     load: Workload, alpha: float, row: Launch | None = None
-) -> Callable[[], tuple[list[launch.Call], ForwardState]]:
+) -> Callable[[], tuple[list[Call], ForwardState]]:
     """Return what makes the forward stages over fresh memory, and that memory."""
     problem, operands = problem_of(load, alpha, row), _operands(load)
 
-    def prepare() -> tuple[list[launch.Call], ForwardState]:
+    def prepare() -> tuple[list[Call], ForwardState]:
         state = empty_forward(problem, operands[0])
         return launch.forward_calls(problem, *operands, state), state
 
@@ -55,7 +56,7 @@ def forward_stages(
 
 def backward_stages(
     load: Workload, d_out: torch.Tensor, alpha: float, row: Launch | None = None
-) -> Callable[[], list[launch.Call]]:
+) -> Callable[[], list[Call]]:
     """Run the forward stages once, and return what makes the backward stages over fresh memory."""
     problem, operands = problem_of(load, alpha, row), _operands(load)
     calls, left = forward_stages(load, alpha, row)()
@@ -64,7 +65,7 @@ def backward_stages(
     rows, support = (left.out, left.base, left.rest, left.block_mask), left.support
     d_out = launch.as_operand(d_out)
 
-    def prepare() -> list[launch.Call]:
+    def prepare() -> list[Call]:
         return launch.backward_calls(problem, d_out, *operands, *rows, support, empty_backward(problem, *operands))
 
     return prepare

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from adasplash2 import launch
+from adasplash2 import launch, starts
 from adasplash2.problem import MAX_PASSES, Problem, ceil_div
 from adasplash2.state import Lists, empty_backward, empty_forward, unpack_mask
 from adasplash2.workloads import Workload
@@ -74,7 +74,7 @@ def run_stages(load: Workload, d_out: torch.Tensor, alpha: float, **fields: int)
     problem = dataclasses.replace(problem, **fields)  # type: ignore[arg-type]
     q, k, v, d_o = (launch.as_operand(part) for part in (query, key, value, grad))
     state = empty_forward(problem, q)
-    with launch.device_of(query):
+    with starts.device_of(query):
         for call in launch.forward_calls(problem, q, k, v, state):
             call.run()
         after = empty_backward(problem, q, k, v)

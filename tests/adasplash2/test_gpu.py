@@ -7,7 +7,7 @@ from lemmas import lemma
 from staged import tile_any
 
 import entmax_ref
-from adasplash2 import entmax_attention
+from adasplash2 import entmax_attention, starts
 from adasplash2.problem import ROW_SUPPORT, TOLERANCE
 from adasplash2.workloads import workload
 
@@ -125,6 +125,26 @@ def test_same_bits_at_full_occupancy():
         results.append((out.detach(), *torch.autograd.grad(out, leaves, d_out)))
     for other in results[1:]:
         assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
+
+
+def test_kept_kernels_serve_only_their_like():
+    """Kernels that were found for one layout are started again for it, not for others of the same shape."""
+    memory = draw(4, 2, 300 * 64 + 8, dtype=torch.bfloat16, seed=0)
+
+    def step(operands, scale):
+        leaves = [operand.detach().requires_grad_() for operand in operands[:3]]
+        out = entmax_attention(*leaves, is_causal=True, scale=scale)
+        return out.detach(), *torch.autograd.grad(out, leaves, operands[3])
+
+    aligned = [part[:, : 300 * 64].view(1, 2, 300, 64) for part in memory]
+    shifted = [part[:, 1 : 300 * 64 + 1].view(1, 2, 300, 64) for part in memory]
+    turned = [part[:, : 300 * 64].view(1, 2, 64, 300).mT for part in memory]
+    same = [aligned[0], aligned[0], aligned[0], aligned[3]]
+    kinds = [(operands, scale) for operands in (same, aligned, shifted, turned) for scale in (0.125, 0.5)]
+    kept = [step(*kind) for kind in kinds + kinds][len(kinds) :]
+    for kind, found in zip(kinds, kept, strict=True):
+        starts.forget()
+        assert all(torch.equal(a, b) for a, b in zip(found, step(*kind), strict=True))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])

@@ -43,6 +43,54 @@ def test_vmap_is_a_loop(in_dims):
     assert torch.equal(found, torch.stack([attend(*one) for one in slices]))
 
 
+class Marked(torch.Tensor):
+    """A subclass that sees every operator called on it."""
+
+    seen = ()
+
+    @staticmethod
+    def __new__(cls, tensor):
+        return torch.Tensor._make_wrapper_subclass(cls, tensor.shape, dtype=tensor.dtype, device=tensor.device)
+
+    def __init__(self, tensor):
+        self.tensor = tensor
+
+    @classmethod
+    def __torch_dispatch__(cls, function, types, arguments=(), named=None):
+        Marked.seen += (str(function),)
+        return function(*(x.tensor if isinstance(x, Marked) else x for x in arguments), **(named or {}))
+
+
+class Noted(torch.utils._python_dispatch.TorchDispatchMode):
+    """A mode that sees every operator called under it."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = ()
+
+    def __torch_dispatch__(self, function, types, arguments=(), named=None):
+        self.seen += (str(function),)
+        return function(*arguments, **(named or {}))
+
+
+def test_what_looks_at_operators_sees_ours():
+    """The short way, past the dispatcher, is for calls that nothing looks at."""
+    operands = [draw(1, 2, seed=seed) for seed in range(3)]
+    expected = attend(*operands)
+    with torch.no_grad():
+        assert torch.equal(attend(*map(Marked, operands)), expected)
+    assert "adasplash2.attention.default" in Marked.seen
+    with Noted() as mode:
+        assert all(map(torch.equal, gradients(*operands), gradients(*operands)))
+    assert {"adasplash2.attention.default", "adasplash2.attention_backward.default"} <= set(mode.seen)
+
+
+def test_a_negation_that_waits_is_carried_out():
+    parts = [torch.complex(draw(1, 2, seed=seed), draw(1, 2, seed=seed + 3)).conj().imag for seed in range(3)]
+    assert all(part.is_neg() for part in parts)
+    assert torch.equal(attend(*parts), attend(*(part.resolve_neg() for part in parts)))
+
+
 def test_vmap_maps_the_report():
     query, key, value = draw(2, 1, 1, length=70), draw(1, 1, seed=1, length=70), draw(1, 1, seed=2, length=70)
     out, aux = torch.vmap(lambda q: attend(q, key, value, return_aux=True))(query)

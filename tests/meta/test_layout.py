@@ -21,6 +21,7 @@ RANKS = {
     "targets": 0,
     "transforms": 0,
     "problem": 0,
+    "starts": 0,
     "state": 0,
     "kernels": 0,
     "launch": 1,

@@ -1,0 +1,163 @@
+"""Does a call whose like ran before start the same kernels with the same arguments, and only such a call?"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import pytest
+import torch
+
+from adasplash2 import starts
+from adasplash2.launch import operand
+from adasplash2.problem import Program
+from adasplash2.starts import Call
+
+
+class Compiled:
+    """Takes what Triton's compiled kernels take, and notes it."""
+
+    def __init__(self, noted: list[Any]) -> None:
+        self.noted = noted
+
+    def __getitem__(self, grid: tuple[int, ...]) -> Any:
+        return lambda *arguments, stream: self.noted.append(("again", grid, arguments, stream))
+
+
+class Kernel:
+    """Takes what Triton's kernels take, and notes it in the order of the parameters."""
+
+    arg_names = ("query", "scale", "out", "twice", "BLOCK")
+
+    def __init__(self) -> None:
+        self.noted: list[Any] = []
+
+    def __getitem__(self, grid: tuple[int, ...]) -> Any:
+        def start(**named: Any) -> Compiled:
+            self.noted.append(("first", grid, tuple(named[name] for name in self.arg_names), None))
+            return Compiled(self.noted)
+
+        return start
+
+
+class Driver:
+    """Answers what a plan asks of Triton's driver."""
+
+    def get_current_device(self) -> int:
+        return 3
+
+    def get_current_stream(self, device: int) -> int:
+        return 100 + device
+
+
+@pytest.fixture(autouse=True)
+def no_plans(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A test begins and ends without plans, and with a driver that needs no GPU."""
+    starts.forget()
+    monkeypatch.setattr(starts.driver, "set_active", lambda _: None, raising=False)
+    monkeypatch.setattr(starts, "driver", type("Holder", (), {"active": Driver()}))
+    yield
+    starts.forget()
+
+
+def begin(kernel: Kernel, query: torch.Tensor, other: torch.Tensor, *, scale: float = 0.5, programs: int = 7) -> Any:
+    """Run one call over two given tensors and a fresh one, and return what the kernel got."""
+    out = torch.empty_like(query)
+
+    def calls_of(query: torch.Tensor, other: torch.Tensor) -> list[Call]:
+        arguments = {"out": out, "query": operand(query), "scale": scale, "twice": other}
+        one = Call("stage", kernel, programs, Program(1, 1), "cuda", arguments, {"BLOCK": 64})
+        return [one, dataclasses.replace(one, programs=0)]
+
+    starts.run(("test", scale), (query, other), (out,), calls_of)
+    return kernel.noted[-1], out
+
+
+def same(found: tuple[Any, ...], expected: tuple[Any, ...]) -> bool:
+    """Return whether arguments are the same objects or equal numbers; a tensor handed on is on the same memory."""
+    if isinstance(found, tuple):
+        return len(found) == len(expected) and all(map(same, found, expected))
+    if isinstance(found, torch.Tensor):
+        return found.data_ptr() == expected.data_ptr() and found.stride() == expected.stride()
+    return type(found) is type(expected) and found == expected
+
+
+def test_a_second_call_hands_its_own_tensors_to_the_compiled_kernel() -> None:
+    kernel = Kernel()
+    a, b, c, d = (torch.randn(4, 6) for _ in range(4))
+    (how, grid, found, _), out = begin(kernel, a, b)
+    assert (how, grid) == ("first", (7,))
+    assert same(found, ((a, 6, 1), 0.5, out, b, 64))
+    (how, grid, found, stream), out = begin(kernel, c, d)
+    assert (how, grid, stream) == ("again", (7, 1, 1), 103)
+    assert same(found, ((c, 6, 1), 0.5, out, d, 64))
+    assert len(kernel.noted) == 2, "the empty grid starts nothing"
+
+
+def test_a_tensor_given_twice_leaves_two_places() -> None:
+    kernel = Kernel()
+    a, b, c = (torch.randn(4, 6) for _ in range(3))
+    begin(kernel, a, a)
+    (how, _, found, _), out = begin(kernel, b, c)
+    assert how == "again"
+    assert same(found, ((b, 6, 1), 0.5, out, c, 64))
+
+
+def test_numbers_of_equal_value_and_another_type_stay_apart() -> None:
+    kernel = Kernel()
+    a, b = torch.randn(4, 6), torch.randn(4, 6)
+    begin(kernel, a, b, scale=1.0)  # 1.0 is a float; the stride is the int 1
+    (how, _, found, _), out = begin(kernel, a, b, scale=1.0)
+    assert how == "again"
+    assert same(found, ((a, 6, 1), 1.0, out, b, 64))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        pytest.param(lambda t: torch.randn(6, 4).T, id="strides"),
+        pytest.param(lambda t: torch.randn(5, 6), id="shape"),
+        pytest.param(lambda t: t.half(), id="dtype"),
+        pytest.param(lambda t: torch.randn(25)[1:].view(4, 6), id="alignment"),
+    ],
+)
+def test_another_layout_is_compiled_anew(change: Any) -> None:
+    kernel = Kernel()
+    a, b = torch.randn(4, 6), torch.randn(4, 6)
+    begin(kernel, a, b)
+    for given in ((change(a), b), (a, change(b))):
+        (how, *_), _ = begin(kernel, *given)
+        assert how == "first"
+        (how, *_), _ = begin(kernel, *given)
+        assert how == "again"
+
+
+def test_another_number_is_compiled_anew() -> None:
+    kernel = Kernel()
+    a, b = torch.randn(4, 6), torch.randn(4, 6)
+    begin(kernel, a, b, scale=0.5)
+    (how, _, found, _), _ = begin(kernel, a, b, scale=0.25)
+    assert how == "first"
+    assert found[1] == 0.25
+
+
+def test_plans_do_not_pile_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(starts, "MOST_PLANS", 3)
+    kernel = Kernel()
+    for n in range(1, 9):
+        begin(kernel, torch.randn(n, 6), torch.randn(n, 6))
+        assert len(starts._plans) <= 3
+    (how, *_), _ = begin(kernel, torch.randn(8, 6), torch.randn(8, 6))
+    assert how == "again"
+
+
+def test_a_tensor_from_nowhere_is_refused() -> None:
+    """A plan would go on using it."""
+    kernel, stray = Kernel(), torch.randn(3)
+
+    def calls_of(query: torch.Tensor) -> list[Call]:
+        arguments = {"out": stray, "query": operand(query), "scale": 0.5, "twice": query}
+        return [Call("stage", kernel, 1, Program(1, 1), "cuda", arguments, {"BLOCK": 64})]
+
+    with pytest.raises(KeyError):
+        starts.run((), (torch.randn(4, 6),), (), calls_of)
