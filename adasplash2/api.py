@@ -252,19 +252,20 @@ def _run_kernels(
     # Imported here: the reference path works where triton is not installed.
     from . import launch, ops
     from .state import unpack_mask
-    from .transforms import as_words, refuse_tangents
+    from .transforms import refuse_tangents
 
     width = max(operands.query.shape[-1], operands.value.shape[-1])
     query, key, value = (widen(operand, width) for operand in operands[:3])
     refuse_tangents(query, key, value)
-    out, row_max, base, rest, words, mass, residual, passes, *_ = ops.differentiable_attention(
+    out, row_max, base, rest, bytes_, mass, residual, passes, *_ = ops.differentiable_attention(
         query, key, value, alpha, is_causal, scale
     )
     if not return_aux:
         return out, None
     problem = Problem.of(query, key, alpha=alpha, scale=scale, is_causal=is_causal, backend=launch.BACKEND)
-    words = as_words(words, problem.mask_shape)
-    block_mask = unpack_mask(words, problem.n_key_blocks).unflatten(0, query.shape[:2])
+    # From the bytes: vmap has no rule for a view as another type in torch 2.11.
+    *rows, n_words = problem.mask_shape
+    block_mask = unpack_mask(bytes_.view(*rows, 4 * n_words), problem.n_key_blocks).unflatten(0, query.shape[:2])
     block = problem.launch.block_m, problem.launch.block_n
     seen = _visible_blocks(block_mask, (query.shape[2], key.shape[2]), block, is_causal, None)
     # Far from 0 the sum rounds; the difference of the two parts, either side of row_max, does not.

@@ -175,6 +175,8 @@ def _mapped(
     order = as_order(caller, alpha, scores, place)
     chosen = as_impl(caller, impl, scores, order)
     scores = raise_autocast(scores)
+    if place == scores.dim() - 1:  # a view more is a step more for autograd
+        return probs_of(scores, order, place, chosen).to(scores.dtype)
     return probs_of(scores.movedim(place, -1), order, place, chosen).to(scores.dtype).movedim(-1, place)
 
 
@@ -186,15 +188,16 @@ def probs_of(scores: torch.Tensor, order: float | torch.Tensor, dim: int, impl: 
     from . import row_ops
     from .transforms import refuse_tangents
 
-    lead, n = scores.shape[:-1], scores.shape[-1]
-    flat, values, alpha = scores.reshape(lead.numel(), n), None, 0.0
+    lead, values, alpha = scores.shape[:-1], None, 0.0
+    rows = scores if lead else scores[None]
     if isinstance(order, torch.Tensor):
         values = order.float().movedim(dim, -1).expand(*lead, 1).reshape(lead.numel(), 1)
-        refuse_tangents(flat, values)
+        refuse_tangents(rows, values)
     else:
         alpha = order
-        refuse_tangents(flat)
-    return row_ops.differentiable_rows(flat, values, alpha)[0].reshape(*lead, n)
+        refuse_tangents(rows)
+    probs: torch.Tensor = row_ops.differentiable_rows(rows, values, alpha)[0]
+    return probs if lead else probs[0]
 
 
 def orders_of(order: float | torch.Tensor, scores: torch.Tensor, dim: int) -> torch.Tensor:

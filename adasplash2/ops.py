@@ -133,7 +133,9 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[torch.Tensor
     only_first_differentiable(ctx, output)
 
 
-def _backward(ctx: Any, d_out: torch.Tensor, *_: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+def _backward(ctx: Any, d_out: torch.Tensor | None, *_: None) -> tuple[torch.Tensor | None, ...]:
+    if d_out is None:
+        return (None,) * 6
     refuse_tangents(d_out)  # those of the operands were refused in the forward pass
     grads = _differentiable_backward(d_out, *ctx.saved_tensors, ctx.alpha, ctx.is_causal, ctx.scale)
     return (*grads, None, None, None)

@@ -11,8 +11,13 @@ from .transforms import differentiable, last_derivative, only_first_differentiab
 
 
 def _rows(scores: torch.Tensor, values: torch.Tensor | None, alpha: float) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return probs and passes of scores (n_rows, n_keys), for ``values`` of alpha (n_rows, 1) if given."""
-    return row_launch.forward(scores, alpha, values)
+    """Return probs and passes of scores (..., n_keys), of two dimensions or more.
+
+    ``values`` of alpha, if given, are (n_rows, 1), of the rows one after the other.
+    """
+    # Here rather than by the caller: for autograd a view is one more step to go back.
+    probs, passes = row_launch.forward(_flat(scores), alpha, values)
+    return (probs, passes) if scores.dim() == 2 else (probs.view(scores.shape), passes.view(scores.shape[:-1]))
 
 
 rows = torch.library.custom_op("adasplash2::rows", _rows, mutates_args=())
@@ -20,14 +25,15 @@ rows = torch.library.custom_op("adasplash2::rows", _rows, mutates_args=())
 
 @rows.register_fake
 def _(scores, values, alpha):  # type: ignore[no-untyped-def]
-    return scores.new_empty(scores.shape), scores.new_empty(scores.shape[:1], dtype=torch.int32)
+    return scores.new_empty(scores.shape), scores.new_empty(scores.shape[:-1], dtype=torch.int32)
 
 
 def _rows_backward(
     d_probs: torch.Tensor, probs: torch.Tensor, values: torch.Tensor | None, alpha: float, of_alpha: bool
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return d_scores and d_alpha, float32 (n_rows, 1), which has no rows where it is not asked for."""
-    return row_launch.backward(d_probs, probs, alpha, values, of_alpha)
+    d_scores, d_alpha = row_launch.backward(_flat(d_probs), _flat(probs), alpha, values, of_alpha)
+    return d_scores if probs.dim() == 2 else d_scores.view(probs.shape), d_alpha
 
 
 rows_backward = torch.library.custom_op("adasplash2::rows_backward", _rows_backward, mutates_args=())
@@ -35,8 +41,13 @@ rows_backward = torch.library.custom_op("adasplash2::rows_backward", _rows_backw
 
 @rows_backward.register_fake
 def _(d_probs, probs, values, alpha, of_alpha):  # type: ignore[no-untyped-def]
-    rows = probs.shape[0] if of_alpha else 0
+    rows = probs.shape[:-1].numel() if of_alpha else 0
     return probs.new_empty(probs.shape), probs.new_empty((rows, 1), dtype=torch.float32)
+
+
+def _flat(tensor: torch.Tensor) -> torch.Tensor:
+    """Return the rows of a tensor, (n_rows, n_keys)."""
+    return tensor if tensor.dim() == 2 else tensor.reshape(tensor.shape[:-1].numel(), tensor.shape[-1])
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[torch.Tensor, ...]) -> None:
@@ -45,7 +56,9 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[torch.Tensor
     only_first_differentiable(ctx, output)
 
 
-def _backward(ctx: Any, d_probs: torch.Tensor, *_: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+def _backward(ctx: Any, d_probs: torch.Tensor | None, *_: None) -> tuple[torch.Tensor | None, ...]:
+    if d_probs is None:
+        return None, None, None
     refuse_tangents(d_probs)  # those of the scores were refused in the forward pass
     probs, values = ctx.saved_tensors
     of_alpha = bool(ctx.needs_input_grad[1])

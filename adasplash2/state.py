@@ -6,7 +6,7 @@ import dataclasses
 
 import torch
 
-from .problem import COLUMN_PARTS, LIST_NUMBERS, UNLISTED, WORD_BITS, Problem, index_type
+from .problem import COLUMN_PARTS, LIST_NUMBERS, UNLISTED, Problem, index_type
 
 
 @dataclasses.dataclass(frozen=True)
@@ -163,9 +163,9 @@ def empty_lists(shape: tuple[int, int, int], device: torch.device) -> Lists:
 
 
 def unpack_mask(words: torch.Tensor, n_blocks: int) -> torch.Tensor:
-    """Return mask words, int32 (..., n_words), as booleans (..., n_blocks)."""
-    bits = (words[..., None] >> torch.arange(WORD_BITS, dtype=torch.int32, device=words.device)) & 1
-    return bits.flatten(-2)[..., :n_blocks].bool()
+    """Return mask words, int32 (..., n_words), or their bytes, uint8 (..., 4 * n_words), as booleans (.., n_blocks)."""
+    bits = torch.arange(8 * words.element_size(), dtype=words.dtype, device=words.device)
+    return ((words[..., None] >> bits) & 1).flatten(-2)[..., :n_blocks].bool()
 
 
 def tensors_of(state: ForwardState | BackwardState | Support | Lists) -> list[torch.Tensor]:

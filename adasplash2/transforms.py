@@ -128,7 +128,10 @@ def last_derivative(operator: Any, implementation: Callable[..., Any], complaint
 
 
 def only_first_differentiable(ctx: Any, output: tuple[torch.Tensor, ...]) -> None:
-    """Tell autograd, in setup_context, that only the first result has a gradient; else zeros come in for the others."""
+    """Tell autograd, in setup_context, that only the first result has a gradient.
+
+    Zeros would be made and passed for the others, and for the first where its gradient is not needed: it is None then.
+    """
     ctx.mark_non_differentiable(*output[1:])
     ctx.set_materialize_grads(False)
 

@@ -81,15 +81,26 @@ def row_text(record: RowRecord) -> str:
     for table in row_tables(record):
         if table.rows:
             parts += [table.title, *text_lines(table), ""]
-    notes = {
+    return "\n".join([*parts, *row_remarks(record), *row_origin(record)])
+
+
+def row_remarks(record: RowRecord) -> list[str]:
+    """Return what is missing: contenders that did not run, and cases."""
+    remarks = {
         f"{TITLES[entry.name]} {entry.status} in {result.case.label}: {entry.note}"
         for result in record.results
         for entry in result.entries
         if entry.status != "ok"
     }
     if len(record.results) < record.asked:
-        parts += [f"INCOMPLETE: {len(record.results)} of {record.asked} cases.", ""]
-    return "\n".join([*parts, *sorted(notes), *header_lines(record.header)])
+        return [f"INCOMPLETE: {len(record.results)} of {record.asked} cases.", *sorted(remarks)]
+    return sorted(remarks)
+
+
+def row_origin(record: RowRecord) -> list[str]:
+    """Return how the record was made."""
+    packages = [", ".join(f"{name} {version}" for name, version in record.packages.items())]
+    return [*header_lines(record.header), f"Contenders took {record.rounds} turns a case.", *filter(None, packages)]
 
 
 def row_figure(record: RowRecord) -> Any:

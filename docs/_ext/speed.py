@@ -16,22 +16,50 @@ from docutils import nodes
 from evidence import RESULTS, Record, table_row
 from sphinx.application import Sphinx
 
-from adasplash2.bench import pass_report, plot, report
+from adasplash2.bench import pass_report, plot, report, row_report
 from adasplash2.bench.passes import PassRecord
 from adasplash2.bench.record import SpeedRecord, read_record
+from adasplash2.bench.rows import RowRecord
+from adasplash2.bench.table import Table
+
+Kept = SpeedRecord | PassRecord | RowRecord
+# How a record of each kind is read, and made into tables, a figure and remarks.
+KINDS: dict[str, type[Kept]] = {"attention": SpeedRecord, "passes": PassRecord, "rows": RowRecord}
+
+
+def tables_of(record: Kept) -> list[Table]:
+    """Return the tables of a record."""
+    if isinstance(record, SpeedRecord):
+        return report.speed_tables(record)
+    return pass_report.pass_tables(record) if isinstance(record, PassRecord) else row_report.row_tables(record)
+
+
+def figure_of(record: Kept) -> Any:
+    """Return the figure of a record."""
+    if isinstance(record, SpeedRecord):
+        return plot.speed_figure(record)
+    return pass_report.pass_figure(record) if isinstance(record, PassRecord) else row_report.row_figure(record)
+
+
+def notes_of(record: Kept) -> list[str]:
+    """Return what is to be said of a record, and how it was made."""
+    if isinstance(record, SpeedRecord):
+        return [*report.remarks(record), *report.origin(record)]
+    if isinstance(record, PassRecord):
+        return [*pass_report.answers(record), *pass_report.pass_origin(record)]
+    return [*row_report.row_remarks(record), *row_report.row_origin(record)]
 
 
 class BenchRecord(Record):
     """A directive about a record of ``adasplash2 bench``."""
 
-    def kept(self) -> SpeedRecord | PassRecord | None:
+    def kept(self) -> Kept | None:
         """Return the record; None if there is none yet."""
         path = RESULTS / self.arguments[0]
         self.env.note_dependency(str(path))
         if not path.is_file():
             return None
-        kind = self.record()["kind"]
-        return read_record(path, {"attention": SpeedRecord, "passes": PassRecord}[kind])
+        return read_record(path, KINDS[self.record()["kind"]])
 
     def run(self) -> list[nodes.Node]:
         """Return what the record says, or that there is none."""
@@ -40,7 +68,7 @@ class BenchRecord(Record):
             return self.parsed([f"*Not measured yet: there is no* ``docs/results/{self.arguments[0]}``."])
         return self.shown(record)
 
-    def shown(self, record: SpeedRecord | PassRecord) -> list[nodes.Node]:
+    def shown(self, record: Kept) -> list[nodes.Node]:
         """Return what the directive shows of a record."""
         raise NotImplementedError
 
@@ -51,10 +79,9 @@ class BenchTable(BenchRecord):
     required_arguments = 2
     final_argument_whitespace = True
 
-    def shown(self, record: SpeedRecord | PassRecord) -> list[nodes.Node]:
+    def shown(self, record: Kept) -> list[nodes.Node]:
         """Return the table."""
-        tables = report.speed_tables(record) if isinstance(record, SpeedRecord) else pass_report.pass_tables(record)
-        named = {table.name: table for table in tables}
+        named = {table.name: table for table in tables_of(record)}
         if self.arguments[1] not in named:
             return self.parsed([f"*This record has no {self.arguments[1]}.*"])
         table = named[self.arguments[1]]
@@ -67,12 +94,10 @@ class BenchTable(BenchRecord):
 class BenchPlot(BenchRecord):
     """The plot of a record, as SVG within the page."""
 
-    def shown(self, record: SpeedRecord | PassRecord) -> list[nodes.Node]:
+    def shown(self, record: Kept) -> list[nodes.Node]:
         """Return the drawing."""
-        is_speed = isinstance(record, SpeedRecord)
-        figure = plot.speed_figure(record) if is_speed else pass_report.pass_figure(record)
         drawn = io.StringIO()
-        figure.savefig(drawn, format="svg", metadata={"Date": None})
+        figure_of(record).savefig(drawn, format="svg", metadata={"Date": None})
         # The page sets the width; the rest is an XML document's head, which has no place inside a page.
         svg = drawn.getvalue()
         svg = re.sub(
@@ -84,13 +109,9 @@ class BenchPlot(BenchRecord):
 class BenchNotes(BenchRecord):
     """Answers and gaps of a record, and how it was made."""
 
-    def shown(self, record: SpeedRecord | PassRecord) -> list[nodes.Node]:
+    def shown(self, record: Kept) -> list[nodes.Node]:
         """Return a list."""
-        if isinstance(record, SpeedRecord):
-            lines = [*report.remarks(record), *report.origin(record)]
-        else:
-            lines = [*pass_report.answers(record), *pass_report.pass_origin(record)]
-        return self.parsed(bullets(lines))
+        return self.parsed(bullets(notes_of(record)))
 
 
 def literal(cell: str) -> str:

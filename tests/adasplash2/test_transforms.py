@@ -257,6 +257,7 @@ def test_meta_and_fake_tensors_give_shapes(impl, shape):
         out, aux = entmax_attention(*meta, impl=impl, return_aux=True)
         check((out, aux))
         assert out.is_meta and torch.autograd.grad(out.sum(), meta)[2].shape == value.shape
+    placed = [tensor.to(DEVICE) for tensor in (query, query, value)]
     with FakeTensorMode() as mode:
-        fake = [mode.from_tensor(tensor.to(DEVICE)) for tensor in (query, query, value)]
+        fake = [mode.from_tensor(tensor) for tensor in placed]
         check(entmax_attention(*fake, impl=impl, return_aux=True))
