@@ -20,13 +20,12 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from . import __version__
 from .bench.command import run_bench
 from .bench.options import add_bench
-from .usage import Files, RunError, UsageError, check_file
+from .usage import INTERRUPTED, Files, RunError, UsageError, check_file
 
 if TYPE_CHECKING:
     from .verify.cases import Case
     from .verify.measure import Result
 
-INTERRUPTED = 130
 CUT_SHORT = 141  # as a shell reports a program that a closed pipe ended
 
 

@@ -6,6 +6,9 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+# The exit code of a run that was interrupted.
+INTERRUPTED = 130
+
 
 class UsageError(Exception):
     """An option that cannot be served; the message says which, the rule, the value and the way out."""

@@ -11,7 +11,7 @@ from adasplash2.usage import Files, UsageError
 from adasplash2.verify import machine
 from adasplash2.workloads import workload
 
-from . import cases, command
+from . import cases, hardware
 from .attention import Bench
 from .cases import Case
 from .contenders import NAMES
@@ -34,7 +34,7 @@ def run_attention(options: argparse.Namespace, typed: str) -> int:
         for case in chosen:
             print(f"{case.label}  ({case.shape})")
         return 0
-    device = command.gpu()
+    device = hardware.gpu()
     names = _contender_names(options)
 
     bench = Bench(device, Contest(device, names, rounds, options.tuning_time), flex=options.flex)

@@ -1,17 +1,14 @@
-"""What does ``adasplash2 bench`` do?  Checks what all benchmarks share, and runs one; and what each of them needs."""
+"""What does ``adasplash2 bench`` do?  Checks what all benchmarks share, and runs one."""
 
 from __future__ import annotations
 
 import argparse
 import importlib.util
-import os
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
 from adasplash2.usage import UsageError, check_file
-
-INTERRUPTED = 130
 
 
 def run_bench(options: argparse.Namespace, arguments: Sequence[str]) -> int:
@@ -50,29 +47,3 @@ def _check_plot(path: Path | None) -> None:
             "--plot needs matplotlib, which is not installed. Install the extra plot (pip install '.[plot]' in the "
             "checkout, or pip install matplotlib), or use --json and plot later."
         )
-
-
-def has_gpu() -> bool:
-    """Return whether torch finds a GPU."""
-    import torch
-
-    return torch.cuda.is_available()
-
-
-def gpu() -> str:
-    """Return the device to measure on.
-
-    Raises
-    ------
-    UsageError
-        If there is none that the kernels are compiled for.
-    """
-    import torch
-
-    if not has_gpu():
-        raise UsageError("compiled kernels are timed, and torch finds no GPU. Run it on a machine with one.")
-    if importlib.util.find_spec("triton") is None:
-        raise UsageError("Triton kernels are timed, and triton is not installed. Install it.")
-    if os.environ.get("TRITON_INTERPRET", "0").lower() in ("1", "true", "on", "yes"):
-        raise UsageError("compiled kernels are timed, and TRITON_INTERPRET is set. Unset it.")
-    return f"cuda:{torch.cuda.current_device()}"

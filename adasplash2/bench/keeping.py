@@ -11,10 +11,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from adasplash2.usage import Files
+from adasplash2.usage import INTERRUPTED, Files
 from adasplash2.verify.progress import Progress
 
-from .command import INTERRUPTED
 from .faults import DeviceLostError
 from .record import Timed, write_record
 

@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 CONTENDERS = ("ours", "flash", "cudnn", "adasplash")
+# Of an option that may be repeated.
+_SEVERAL: dict[str, Any] = {"action": "append", "default": []}
 ROW_CONTENDERS = ("ours", "copy", "softmax", "entmax_sort", "entmax_bisect", "adasplash")
 
 
@@ -33,22 +35,20 @@ def _add_attention(benches: Any) -> None:
         "choice of cases, runs a list of them in which length, head_dim, mask and alpha differ from 32768, 64, causal "
         "and 1.5 one at a time, with 16 heads and 32768 tokens (131072: one sequence, 4 heads); with one, every "
         "combination of what is named, the rest being that.",
-        epilog="Exit code: 0 if our kernels ran in every case, 1 if not, 2 for a wrong command, 130 if interrupted, "
-        "141 if the output was cut short.",
+        epilog=_exit_codes("our kernels ran in every case", "not"),
     )
-    several = {"action": "append", "default": []}
     parser.add_argument("--quick", action="store_true", help="four cases, one round, without adasplash")
-    parser.add_argument("--workload", metavar="NAME", help="such as topic16; repeat for more", **several)
-    parser.add_argument("--length", metavar="N", type=int, help="queries and keys; repeat for more", **several)
-    parser.add_argument("--head-dim", metavar="D", type=int, help="repeat for more", **several)
-    parser.add_argument("--mask", choices=("causal", "full"), help="repeat for more", **several)
-    parser.add_argument("--alpha", type=float, choices=(1.5, 2.0), help="repeat for more", **several)
-    parser.add_argument("--dtype", choices=("bf16", "fp16", "fp32"), help="repeat for more", **several)
+    parser.add_argument("--workload", metavar="NAME", help="such as topic16; repeat for more", **_SEVERAL)
+    parser.add_argument("--length", metavar="N", type=int, help="queries and keys; repeat for more", **_SEVERAL)
+    parser.add_argument("--head-dim", metavar="D", type=int, help="repeat for more", **_SEVERAL)
+    parser.add_argument("--mask", choices=("causal", "full"), help="repeat for more", **_SEVERAL)
+    parser.add_argument("--alpha", type=float, choices=(1.5, 2.0), help="repeat for more", **_SEVERAL)
+    parser.add_argument("--dtype", choices=("bf16", "fp16", "fp32"), help="repeat for more", **_SEVERAL)
     parser.add_argument(
         "--contender",
         choices=CONTENDERS,
         help="time this one only; repeat for more (default: all there are)",
-        **several,
+        **_SEVERAL,
     )
     parser.add_argument("--flex", action="store_true", help="also check tau with FlexAttention, which torch compiles")
     parser.add_argument("--rounds", metavar="N", type=int, help="turns of the contenders (default: 3, with --quick 1)")
@@ -60,8 +60,7 @@ def _add_attention(benches: Any) -> None:
         help="adasplash tunes itself for each length and head_dim, minutes each; begin none after this long "
         "(default: 120)",
     )
-    parser.add_argument("--json", metavar="FILE", type=Path, help="write the record to this file, after every case")
-    parser.add_argument("--plot", metavar="FILE", type=Path, help="draw the times to this file, .png or .svg")
+    _add_files(parser, "times")
     parser.add_argument(
         "--list", action="store_true", help="list the cases that would run (batch x heads x length x head_dim), and end"
     )
@@ -75,17 +74,14 @@ def _add_passes(benches: Any) -> None:
         "ties, clusters, supports of any size, and rows of a structured workload, of length 1 to 1048576, at alpha 1.5 "
         "and 2. On a GPU the kernels count, on float32 operands whose products are the rows bit by bit; elsewhere, or "
         "with --spec, the float64 specification of the same stages.",
-        epilog="Exit code: 0 if every row converged, 1 if not, 2 for a wrong command, 130 if interrupted, "
-        "141 if the output was cut short.",
+        epilog=_exit_codes("every row converged", "not"),
     )
-    several = {"action": "append", "default": []}
     parser.add_argument("--spec", action="store_true", help="count in the float64 specification, also where a GPU is")
-    parser.add_argument("--workload", metavar="NAME", help="such as equal or gauss1; repeat for more", **several)
-    parser.add_argument("--length", metavar="N", type=int, help="keys of a row; repeat for more", **several)
-    parser.add_argument("--alpha", type=float, choices=(1.5, 2.0), help="repeat for more", **several)
+    parser.add_argument("--workload", metavar="NAME", help="such as equal or gauss1; repeat for more", **_SEVERAL)
+    parser.add_argument("--length", metavar="N", type=int, help="keys of a row; repeat for more", **_SEVERAL)
+    parser.add_argument("--alpha", type=float, choices=(1.5, 2.0), help="repeat for more", **_SEVERAL)
     parser.add_argument("--rows", metavar="N", type=int, default=32, help="rows of each kind and length (default: 32)")
-    parser.add_argument("--json", metavar="FILE", type=Path, help="write the record to this file")
-    parser.add_argument("--plot", metavar="FILE", type=Path, help="draw the passes to this file, .png or .svg")
+    _add_files(parser, "passes")
 
 
 def _add_rows(benches: Any) -> None:
@@ -96,29 +92,26 @@ def _add_rows(benches: Any) -> None:
         "bytes, torch's softmax, and to the packages entmax (by sorting and by bisection) and adasplash where they are "
         "installed, each at its defaults; then measure errors on rows that are hard, against the float64 oracle. Needs "
         "a GPU. Runs every combination of the dtypes, alphas and lengths that are named.",
-        epilog="Exit code: 0 if our kernels ran in every case, 1 if not, 2 for a wrong command, 130 if interrupted, "
-        "141 if the output was cut short.",
-    )
-    several = {"action": "append", "default": []}
-    parser.add_argument(
-        "--length", metavar="N", type=int, help="keys of a row; repeat for more (default: 1024 to 131072)", **several
+        epilog=_exit_codes("our kernels ran in every case", "not"),
     )
     parser.add_argument(
-        "--dtype", choices=("bf16", "fp16", "fp32"), help="repeat for more (default: fp32, bf16)", **several
+        "--length", metavar="N", type=int, help="keys of a row; repeat for more (default: 1024 to 131072)", **_SEVERAL
     )
     parser.add_argument(
-        "--alpha", metavar="A", type=float, help="above 1, up to 2; repeat for more (default: 1.5, 2)", **several
+        "--dtype", choices=("bf16", "fp16", "fp32"), help="repeat for more (default: fp32, bf16)", **_SEVERAL
+    )
+    parser.add_argument(
+        "--alpha", metavar="A", type=float, help="above 1, up to 2; repeat for more (default: 1.5, 2)", **_SEVERAL
     )
     parser.add_argument(
         "--contender",
         choices=ROW_CONTENDERS,
         help="time this one only; repeat for more (default: all there are)",
-        **several,
+        **_SEVERAL,
     )
     parser.add_argument("--elements", metavar="N", type=int, default=2**26, help="numbers in all (default: 2**26)")
     parser.add_argument("--rounds", metavar="N", type=int, default=3, help="turns of the contenders (default: 3)")
-    parser.add_argument("--json", metavar="FILE", type=Path, help="write the record to this file, after every case")
-    parser.add_argument("--plot", metavar="FILE", type=Path, help="draw the times to this file, .png or .svg")
+    _add_files(parser, "times")
 
 
 def _add_tune(benches: Any) -> None:
@@ -127,21 +120,31 @@ def _add_tune(benches: Any) -> None:
         help="time alternative rows of the launch table, and propose one",
         description="Time rows of the launch table for one dtype and head_dim, stage by stage, and propose the fastest "
         "with the measurement as its reason. Nothing is written: a person commits the line. Needs a GPU.",
-        epilog="Exit code: 0 if a row is proposed, 1 if no candidate ran, 2 for a wrong command, 130 if interrupted, "
-        "141 if the output was cut short.",
+        epilog=_exit_codes("a row is proposed", "no candidate ran"),
     )
-    several = {"action": "append", "default": []}
     parser.add_argument("--dtype", choices=("bf16", "fp16", "fp32"), default="bf16", help="default: bf16")
     parser.add_argument("--head-dim", metavar="D", type=int, default=64, help="default: 64")
     parser.add_argument("--length", metavar="N", type=int, default=8192, help="default: 8192")
     parser.add_argument("--mask", choices=("causal", "full"), default="causal", help="default: causal")
     parser.add_argument("--alpha", type=float, choices=(1.5, 2.0), default=1.5, help="default: 1.5")
     parser.add_argument(
-        "--workload", metavar="NAME", help="repeat for more; times add up (default: topic16 and gauss1)", **several
+        "--workload", metavar="NAME", help="repeat for more; times add up (default: topic16 and gauss1)", **_SEVERAL
     )
     parser.add_argument(
         "--vary",
         metavar="FIELD=V,V",
         help="values to combine for a field of the table, such as warps=4,8; repeat for more",
-        **several,
+        **_SEVERAL,
+    )
+
+
+def _add_files(parser: Any, drawn: str) -> None:
+    parser.add_argument("--json", metavar="FILE", type=Path, help="write the record to this file, after every case")
+    parser.add_argument("--plot", metavar="FILE", type=Path, help=f"draw the {drawn} to this file, .png or .svg")
+
+
+def _exit_codes(right: str, wrong: str) -> str:
+    return (
+        f"Exit code: 0 if {right}, 1 if {wrong}, 2 for a wrong command, 130 if interrupted, 141 if the output was cut "
+        f"short."
     )

@@ -6,11 +6,11 @@ import argparse
 import itertools
 from functools import partial
 
-from adasplash2.usage import Files, UsageError
+from adasplash2.usage import INTERRUPTED, Files, UsageError
 from adasplash2.verify import machine
 from adasplash2.verify.progress import Progress
 
-from . import command
+from . import hardware
 from .pass_report import pass_figure, pass_text
 from .pass_rows import NAMES
 from .passes import ALPHAS, LENGTHS, PassRecord, count_passes, tolerance
@@ -30,7 +30,7 @@ def run_passes(options: argparse.Namespace, typed: str) -> int:
             raise UsageError(f"--length must be 1 or more and below 2**31, got {length}. Leave it out for all.")
     if not 1 <= options.rows < 2**31:
         raise UsageError(f"--rows must be 1 or more and below 2**31, got {options.rows}. Leave it out for 32.")
-    device = None if options.spec or not command.has_gpu() else command.gpu()
+    device = None if options.spec or not hardware.has_gpu() else hardware.gpu()
     header = Header.now(typed, machine.this_machine(device or "cpu"))
     source = "specification" if device is None else "kernels"
     record = PassRecord(header, source, tolerance(), ())
@@ -48,10 +48,10 @@ def run_passes(options: argparse.Namespace, typed: str) -> int:
                 files.write("--json", options.json, partial(write_record, record=record))
                 progress.advance()
     except KeyboardInterrupt:
-        code = command.INTERRUPTED
+        code = INTERRUPTED
     files.write("--plot", options.plot, lambda path: save(pass_figure(record), path))
     print(pass_text(record))
-    if code == command.INTERRUPTED:
+    if code == INTERRUPTED:
         print(
             f"INTERRUPTED: {len(record.results)} of {len(keys)} kinds of rows were counted; what is said is of those."
         )

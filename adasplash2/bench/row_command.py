@@ -8,7 +8,7 @@ import itertools
 from adasplash2.usage import Files, UsageError
 from adasplash2.verify import machine
 
-from . import command
+from . import hardware
 from .keeping import keep_results, ours_missing, versions
 from .plot import save
 from .record import Header
@@ -23,7 +23,7 @@ def run_rows(options: argparse.Namespace, typed: str) -> int:
     cases = _chosen_cases(options)
     if options.rounds < 1:
         raise UsageError(f"--rounds must be 1 or more, got {options.rounds}. Leave it out for 3.")
-    device = command.gpu()
+    device = hardware.gpu()
     names = [name for name in NAMES if not options.contender or name in options.contender]
     record = RowRecord(
         Header.now(typed, machine.this_machine(device)),

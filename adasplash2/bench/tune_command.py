@@ -6,13 +6,13 @@ import argparse
 import datetime
 import sys
 
-from adasplash2.usage import UsageError
+from adasplash2.usage import INTERRUPTED, UsageError
 from adasplash2.verify import machine
 from adasplash2.verify.cases import DTYPES
 from adasplash2.verify.progress import Progress
 from adasplash2.workloads import workload
 
-from . import command, stages, tune
+from . import hardware, stages, tune
 from .cases import case_of
 from .faults import DeviceLostError
 from .table import text_lines
@@ -28,7 +28,7 @@ def run_tune(options: argparse.Namespace) -> int:
         case_of(name, options.length, options.head_dim, options.mask, alpha=options.alpha, dtype=options.dtype)
         for name in names
     ]
-    device, dtype = command.gpu(), DTYPES[options.dtype]
+    device, dtype = hardware.gpu(), DTYPES[options.dtype]
     current = stages.launch_row(dtype, options.head_dim)
     try:
         loads = [
@@ -60,7 +60,7 @@ def run_tune(options: argparse.Namespace) -> int:
     except DeviceLostError as error:
         print(f"adasplash2 bench tune: {error}. What was measured before is kept.", file=sys.stderr)
     except KeyboardInterrupt:
-        code = command.INTERRUPTED
+        code = INTERRUPTED
     if not found:
         return code or 1
     this = machine.this_machine(device)

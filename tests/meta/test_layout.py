@@ -132,6 +132,59 @@ def test_an_import_against_the_order_is_found(tmp_path, file, line):
     assert len(uphill(tmp_path)) == 1
 
 
+def circles(root: Path) -> list[tuple[str, ...]]:
+    """Return the modules that import each other, however many lie in between; imports within functions count."""
+    files = {
+        ".".join(path.relative_to(root).with_suffix("").parts).removesuffix(".__init__"): path
+        for package in ("adasplash2", "entmax_ref")
+        for path in sorted((root / package).rglob("*.py"))
+    }
+
+    def module_of(name: str) -> str:
+        while name and name not in files:
+            name = name.rpartition(".")[0]
+        return name
+
+    wanted = {name: {module_of(one) for one in imported(path, root)} - {name, ""} for name, path in files.items()}
+    reached: dict[str, set[str]] = {}
+    for name in wanted:
+        seen, ahead = set(), [name]
+        while ahead:
+            new = wanted[ahead.pop()] - seen
+            seen |= new
+            ahead += new
+        reached[name] = seen
+    return sorted(
+        {
+            tuple(sorted(other for other in reached[name] if name in reached[other]))
+            for name in wanted
+            if name in reached[name]
+        }
+    )
+
+
+def test_no_modules_import_each_other():
+    assert circles(ROOT) == []
+
+
+def test_a_circle_is_found(tmp_path):
+    package = tmp_path / "adasplash2" / "bench"
+    package.mkdir(parents=True)
+    for name, text in {
+        "__init__": "",
+        "command": "def run():\n    from .speed import measure\n",
+        "speed": "from . import keeping, table\n",
+        "keeping": "from .command import INTERRUPTED\n",
+        "table": "",
+    }.items():
+        (package / f"{name}.py").write_text(text)
+    (package.parent / "__init__.py").touch()
+    bench = "adasplash2.bench"
+    assert circles(tmp_path) == [(f"{bench}.command", f"{bench}.keeping", f"{bench}.speed")]
+    (package / "keeping.py").write_text("")
+    assert circles(tmp_path) == []
+
+
 def test_entmax_ref_never_names_torch_or_adasplash2():
     for path in sorted((ROOT / "entmax_ref").rglob("*.py")):
         heads = {name.split(".")[0] for name in imported(path, ROOT)}

@@ -10,7 +10,7 @@ import torch
 from speed_records import MACHINE, whole, without_ours
 
 from adasplash2 import cli
-from adasplash2.bench import command
+from adasplash2.bench import hardware
 from adasplash2.bench.faults import DeviceLostError
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -85,7 +85,7 @@ def measured(monkeypatch):
             raise result
         return result
 
-    monkeypatch.setattr(command, "gpu", lambda: "cpu")
+    monkeypatch.setattr(hardware, "gpu", lambda: "cpu")
     monkeypatch.setattr("adasplash2.bench.attention.Bench.measure", measure)
     monkeypatch.setattr("adasplash2.verify.machine.this_machine", lambda device: MACHINE)
     return found

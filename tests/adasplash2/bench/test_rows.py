@@ -8,7 +8,7 @@ from speed_records import MACHINE
 
 import entmax_ref
 from adasplash2 import cli
-from adasplash2.bench import command, row_report, rows
+from adasplash2.bench import hardware, row_report, rows
 from adasplash2.bench.record import Header, read_record, write_record
 from adasplash2.bench.row_accuracy import RowErrors, hard_rows, row_errors
 from adasplash2.bench.row_contenders import ENTMAX, NAMES, row_contenders
@@ -125,7 +125,7 @@ def test_the_record_is_written_after_every_case(monkeypatch, tmp_path, capsys, s
             raise given
         return given
 
-    monkeypatch.setattr(command, "gpu", lambda: "cpu")
+    monkeypatch.setattr(hardware, "gpu", lambda: "cpu")
     monkeypatch.setattr("adasplash2.bench.row_command.measure_rows", measure)
     monkeypatch.setattr("adasplash2.verify.machine.this_machine", lambda device: MACHINE)
     path, plot = tmp_path / "rows.json", tmp_path / "rows.svg"

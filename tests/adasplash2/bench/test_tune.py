@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from adasplash2 import cli, problem
-from adasplash2.bench import command, stages, tune
+from adasplash2.bench import hardware, stages, tune
 from adasplash2.bench.tune import Trial
 from adasplash2.bench.tune_command import parse_vary
 from adasplash2.problem import Launch, Program
@@ -75,7 +75,7 @@ def test_an_interrupt_shows_what_was_timed_and_exits_130(monkeypatch, capsys):
         yield Trial(rows[0], (("dense", 1.0),))
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(command, "gpu", lambda: "cpu")
+    monkeypatch.setattr(hardware, "gpu", lambda: "cpu")
     monkeypatch.setattr(tune, "trials", one)
     assert cli.main(["bench", "tune", "--length", "64", "--workload", "gauss1"]) == 130
     printed = capsys.readouterr()
