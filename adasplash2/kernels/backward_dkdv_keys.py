@@ -59,7 +59,7 @@ def backward_dkdv_keys_kernel(
         count, first_end = tl.sum(of_parts, axis=1), load_parts(column_ends_ptr + first_part, keys, n_keys) - of_parts
         place = batch_head.to(tl.int64) * capacity + tl.min(first_end, axis=1)
         first_row = batch_head.to(tl.int64) * n_queries
-        for index in tl.range(largest_of(count), loop_unroll_factor=4):
+        for index in range(largest_of(count)):
             live = index < count
             row = load_index(columns_ptr + place + index, live)
             q = operand_gather(query, batch, head, row, live, BLOCK_D, HEAD_DIM).to(tl.float32)
