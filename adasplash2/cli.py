@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from . import __version__
 from .bench.command import run_bench
 from .bench.options import add_bench
-from .usage import INTERRUPTED, Files, RunError, UsageError, check_file
+from .usage import INTERRUPTED, Files, RunError, UsageError, check_file, exit_codes
 
 if TYPE_CHECKING:
     from .verify.cases import Case
@@ -64,8 +64,8 @@ def build_parser() -> argparse.ArgumentParser:
         description="Run every stage of the kernels, and the whole of forward and backward, against the float64 "
         "oracle, on queries, keys and values of a real transformer, on synthetic ones, and on rows made to be hard. "
         "With a GPU the compiled kernels run; without one, the same kernels in the Triton interpreter, on small cases.",
-        epilog="Exit code: 0 if everything passed, 1 if not, 2 for a wrong command, 130 if interrupted, 141 if the "
-        "output was cut short. Progress goes to stderr: a bar on a terminal, else a line every ten seconds.",
+        epilog=exit_codes("everything passed")
+        + " Progress goes to stderr: a bar on a terminal, else a line every ten seconds.",
     )
     verify.add_argument("--json", metavar="FILE", type=Path, help="also write every number found to this file")
     verify.add_argument("--report", metavar="FILE.html", type=Path, help="also write a self-contained page with plots")

@@ -78,6 +78,10 @@ class Order:
     values: torch.Tensor | None
     stride: int
 
+    def beside(self, *operands: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Return operands, and the numbers behind them if there are any."""
+        return operands if self.values is None else (*operands, self.values)
+
     def over(self, values: torch.Tensor | None = None) -> Order:
         """Return the same order with other numbers."""
         return dataclasses.replace(self, values=values)
@@ -101,12 +105,11 @@ def forward(scores: torch.Tensor, alpha: float, values: torch.Tensor | None) -> 
     passes = of_rows(scores.shape[:1], dtype=torch.int32, device=scores.device)
     if probs.numel():
         order, tolerance = order_of(alpha, values, scores.device), TOLERANCE[scores.dtype]
-        given = (operand,) if order.values is None else (operand, order.values)
 
         def calls_of(scores: torch.Tensor, *values: torch.Tensor) -> list[Call]:
             return [forward_call(scores, order.over(*values), probs, passes, tolerance)]
 
-        starts.run(("rows", order.power, order.stride, tolerance), given, (probs, passes), calls_of)
+        starts.run(("rows", order.power, order.stride, tolerance), order.beside(operand), (probs, passes), calls_of)
     return probs.to(scores.dtype), passes
 
 
@@ -154,11 +157,11 @@ def backward(
     d_alpha = of_rows((probs.shape[0] if of_alpha else 0, 1), dtype=torch.float32, device=probs.device)
     if d_scores.numel():
         order = order_of(alpha, values, probs.device)
-        given = (d_operand, operand) if order.values is None else (d_operand, operand, order.values)
 
         def calls_of(d_probs: torch.Tensor, probs: torch.Tensor, *values: torch.Tensor) -> list[Call]:
             return [backward_call(d_probs, probs, order.over(*values), d_scores, d_alpha, of_alpha)]
 
+        given = order.beside(d_operand, operand)
         starts.run(("rows_backward", order.power, order.stride, of_alpha), given, (d_scores, d_alpha), calls_of)
     return d_scores.to(probs.dtype), d_alpha
 

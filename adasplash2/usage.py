@@ -56,3 +56,11 @@ def check_file(option: str, path: Path | None) -> None:
         raise UsageError(f"{option} is {path}, and its folder does not exist. Make it first.")
     if not os.access(path if path.exists() else path.absolute().parent, os.W_OK):
         raise UsageError(f"{option} is {path}, which may not be written. Name another file.")
+
+
+def exit_codes(right: str, wrong: str = "not") -> str:
+    """Return what the help of a command says of its exit codes: when 0, and when 1."""
+    return (
+        f"Exit code: 0 if {right}, 1 if {wrong}, 2 for a wrong command, 130 if interrupted, 141 if the output was cut "
+        f"short."
+    )

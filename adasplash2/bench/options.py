@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from adasplash2.usage import exit_codes
+
 CONTENDERS = ("ours", "flash", "cudnn", "adasplash")
 # Of an option that may be repeated.
 _SEVERAL: dict[str, Any] = {"action": "append", "default": []}
@@ -35,7 +37,7 @@ def _add_attention(benches: Any) -> None:
         "choice of cases, runs a list of them in which length, head_dim, mask and alpha differ from 32768, 64, causal "
         "and 1.5 one at a time, with 16 heads and 32768 tokens (131072: one sequence, 4 heads); with one, every "
         "combination of what is named, the rest being that.",
-        epilog=_exit_codes("our kernels ran in every case", "not"),
+        epilog=exit_codes("our kernels ran in every case"),
     )
     parser.add_argument("--quick", action="store_true", help="four cases, one round, without adasplash")
     parser.add_argument("--workload", metavar="NAME", help="such as topic16; repeat for more", **_SEVERAL)
@@ -74,7 +76,7 @@ def _add_passes(benches: Any) -> None:
         "ties, clusters, supports of any size, and rows of a structured workload, of length 1 to 1048576, at alpha 1.5 "
         "and 2. On a GPU the kernels count, on float32 operands whose products are the rows bit by bit; elsewhere, or "
         "with --spec, the float64 specification of the same stages.",
-        epilog=_exit_codes("every row converged", "not"),
+        epilog=exit_codes("every row converged"),
     )
     parser.add_argument("--spec", action="store_true", help="count in the float64 specification, also where a GPU is")
     parser.add_argument("--workload", metavar="NAME", help="such as equal or gauss1; repeat for more", **_SEVERAL)
@@ -92,7 +94,7 @@ def _add_rows(benches: Any) -> None:
         "bytes, torch's softmax, and to the packages entmax (by sorting and by bisection) and adasplash where they are "
         "installed, each at its defaults; then measure errors on rows that are hard, against the float64 oracle. Needs "
         "a GPU. Runs every combination of the dtypes, alphas and lengths that are named.",
-        epilog=_exit_codes("our kernels ran in every case", "not"),
+        epilog=exit_codes("our kernels ran in every case"),
     )
     parser.add_argument(
         "--length", metavar="N", type=int, help="keys of a row; repeat for more (default: 1024 to 131072)", **_SEVERAL
@@ -120,7 +122,7 @@ def _add_tune(benches: Any) -> None:
         help="time alternative rows of the launch table, and propose one",
         description="Time rows of the launch table for one dtype and head_dim, stage by stage, and propose the fastest "
         "with the measurement as its reason. Nothing is written: a person commits the line. Needs a GPU.",
-        epilog=_exit_codes("a row is proposed", "no candidate ran"),
+        epilog=exit_codes("a row is proposed", "no candidate ran"),
     )
     parser.add_argument("--dtype", choices=("bf16", "fp16", "fp32"), default="bf16", help="default: bf16")
     parser.add_argument("--head-dim", metavar="D", type=int, default=64, help="default: 64")
@@ -141,10 +143,3 @@ def _add_tune(benches: Any) -> None:
 def _add_files(parser: Any, drawn: str) -> None:
     parser.add_argument("--json", metavar="FILE", type=Path, help="write the record to this file, after every case")
     parser.add_argument("--plot", metavar="FILE", type=Path, help=f"draw the {drawn} to this file, .png or .svg")
-
-
-def _exit_codes(right: str, wrong: str) -> str:
-    return (
-        f"Exit code: 0 if {right}, 1 if {wrong}, 2 for a wrong command, 130 if interrupted, 141 if the output was cut "
-        f"short."
-    )

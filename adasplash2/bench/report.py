@@ -10,6 +10,7 @@ from .cases import Case
 from .contenders import TITLES
 from .readings import entry_of, present, ratio_of, spread_of, time_of
 from .record import CaseResult, Header, SpeedRecord
+from .rows import RowRecord
 from .table import MISSING, Table, number, text_lines
 
 
@@ -39,14 +40,21 @@ def as_text(record: SpeedRecord) -> str:
 def origin(record: SpeedRecord) -> list[str]:
     """Return where, when and how a record was made."""
     rates = ", ".join(f"{dtype} {rate / 1e12:.0f} TFLOP/s" for dtype, rate in record.matrix_rate.items())
-    lines = [*header_lines(record.header)]
+    of_rates = [f"Rate of the matrix units (8192 x 8192 x 8192 product): {rates}."] if rates else []
+    return [*contest_lines(record), *of_rates, *gap(record)]
+
+
+def contest_lines(record: SpeedRecord | RowRecord) -> list[str]:
+    """Return card, versions, date and command, and how often the contenders took turns, in which versions."""
     packages = ", ".join(f"{name} {version}" for name, version in record.packages.items())
-    lines.append(f"Contenders took {record.rounds} turns a case" + (f"; {packages}." if packages else "."))
-    if rates:
-        lines.append(f"Rate of the matrix units (8192 x 8192 x 8192 product): {rates}.")
-    if len(record.results) < record.asked:
-        lines.append(f"INCOMPLETE: {len(record.results)} of {record.asked} cases.")
-    return lines
+    turns = f"Contenders took {record.rounds} turns a case" + (f"; {packages}." if packages else ".")
+    return [*header_lines(record.header), turns]
+
+
+def gap(record: SpeedRecord | RowRecord) -> list[str]:
+    """Return a line if cases are missing."""
+    done = len(record.results)
+    return [f"INCOMPLETE: {done} of {record.asked} cases."] if done < record.asked else []
 
 
 def header_lines(header: Header) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from .report import header_lines
+from .report import contest_lines, gap
 from .row_contenders import ENTMAX, TITLES
 from .rows import RowRecord, RowResult
 from .table import Table, number, text_lines
@@ -81,7 +81,7 @@ def row_text(record: RowRecord) -> str:
     for table in row_tables(record):
         if table.rows:
             parts += [table.title, *text_lines(table), ""]
-    return "\n".join([*parts, *row_remarks(record), *row_origin(record)])
+    return "\n".join([*parts, *row_remarks(record), *contest_lines(record)])
 
 
 def row_remarks(record: RowRecord) -> list[str]:
@@ -92,15 +92,7 @@ def row_remarks(record: RowRecord) -> list[str]:
         for entry in result.entries
         if entry.status != "ok"
     }
-    if len(record.results) < record.asked:
-        return [f"INCOMPLETE: {len(record.results)} of {record.asked} cases.", *sorted(remarks)]
-    return sorted(remarks)
-
-
-def row_origin(record: RowRecord) -> list[str]:
-    """Return how the record was made."""
-    packages = [", ".join(f"{name} {version}" for name, version in record.packages.items())]
-    return [*header_lines(record.header), f"Contenders took {record.rounds} turns a case.", *filter(None, packages)]
+    return [*gap(record), *sorted(remarks)]
 
 
 def row_figure(record: RowRecord) -> Any:

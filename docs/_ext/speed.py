@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
 
 from docutils import nodes
 from evidence import RESULTS, Record, table_row
@@ -23,31 +23,26 @@ from adasplash2.bench.rows import RowRecord
 from adasplash2.bench.table import Table
 
 Kept = SpeedRecord | PassRecord | RowRecord
-# How a record of each kind is read, and made into tables, a figure and remarks.
-KINDS: dict[str, type[Kept]] = {"attention": SpeedRecord, "passes": PassRecord, "rows": RowRecord}
 
 
-def tables_of(record: Kept) -> list[Table]:
-    """Return the tables of a record."""
-    if isinstance(record, SpeedRecord):
-        return report.speed_tables(record)
-    return pass_report.pass_tables(record) if isinstance(record, PassRecord) else row_report.row_tables(record)
+class Kind(NamedTuple):
+    """How a record of one kind is read, and made into tables, a figure and remarks with its origin."""
+
+    record: type[Kept]
+    tables: Callable[[Any], list[Table]]
+    figure: Callable[[Any], Any]
+    notes: tuple[Callable[[Any], list[str]], Callable[[Any], list[str]]]
 
 
-def figure_of(record: Kept) -> Any:
-    """Return the figure of a record."""
-    if isinstance(record, SpeedRecord):
-        return plot.speed_figure(record)
-    return pass_report.pass_figure(record) if isinstance(record, PassRecord) else row_report.row_figure(record)
-
-
-def notes_of(record: Kept) -> list[str]:
-    """Return what is to be said of a record, and how it was made."""
-    if isinstance(record, SpeedRecord):
-        return [*report.remarks(record), *report.origin(record)]
-    if isinstance(record, PassRecord):
-        return [*pass_report.answers(record), *pass_report.pass_origin(record)]
-    return [*row_report.row_remarks(record), *row_report.row_origin(record)]
+KINDS = {
+    "attention": Kind(SpeedRecord, report.speed_tables, plot.speed_figure, (report.remarks, report.origin)),
+    "passes": Kind(
+        PassRecord, pass_report.pass_tables, pass_report.pass_figure, (pass_report.answers, pass_report.pass_origin)
+    ),
+    "rows": Kind(
+        RowRecord, row_report.row_tables, row_report.row_figure, (row_report.row_remarks, report.contest_lines)
+    ),
+}
 
 
 class BenchRecord(Record):
@@ -59,7 +54,7 @@ class BenchRecord(Record):
         self.env.note_dependency(str(path))
         if not path.is_file():
             return None
-        return read_record(path, KINDS[self.record()["kind"]])
+        return read_record(path, KINDS[self.record()["kind"]].record)
 
     def run(self) -> list[nodes.Node]:
         """Return what the record says, or that there is none."""
@@ -81,7 +76,7 @@ class BenchTable(BenchRecord):
 
     def shown(self, record: Kept) -> list[nodes.Node]:
         """Return the table."""
-        named = {table.name: table for table in tables_of(record)}
+        named = {table.name: table for table in KINDS[record.kind].tables(record)}
         if self.arguments[1] not in named:
             return self.parsed([f"*This record has no {self.arguments[1]}.*"])
         table = named[self.arguments[1]]
@@ -97,7 +92,7 @@ class BenchPlot(BenchRecord):
     def shown(self, record: Kept) -> list[nodes.Node]:
         """Return the drawing."""
         drawn = io.StringIO()
-        figure_of(record).savefig(drawn, format="svg", metadata={"Date": None})
+        KINDS[record.kind].figure(record).savefig(drawn, format="svg", metadata={"Date": None})
         # The page sets the width; the rest is an XML document's head, which has no place inside a page.
         svg = drawn.getvalue()
         svg = re.sub(
@@ -111,7 +106,7 @@ class BenchNotes(BenchRecord):
 
     def shown(self, record: Kept) -> list[nodes.Node]:
         """Return a list."""
-        return self.parsed(bullets(notes_of(record)))
+        return self.parsed(bullets(line for note in KINDS[record.kind].notes for line in note(record)))
 
 
 def literal(cell: str) -> str:
