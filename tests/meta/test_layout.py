@@ -42,6 +42,7 @@ RANKS = {
     "data": 5,
     "verify": 5,
     "bench": 5,
+    "conformance": 5,
     "usage": 5,
     "cli": 6,
     "__main__": 7,

@@ -1,0 +1,1 @@
+"""Which implementations come with an adapter?  One file each, made when it is asked for."""

@@ -1,0 +1,109 @@
+"""What does an implementation have to say about itself to be tested?  What it computes, and what it claims.
+
+Every operand and result is a NumPy array of float64 whose numbers the stated dtype holds: an adapter converts to the
+library's own arrays and back.  What a target does not claim is skipped, and listed as skipped.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from entmax_ref.conformance.case import Case
+from entmax_ref.conformance.precision import Floats
+
+
+class Known(NamedTuple):
+    """A failure that is expected of a target; if the check passes, that is reported.
+
+    Attributes
+    ----------
+    check : str
+        Name of the check.
+    reason : str
+        What is wrong, in a sentence.
+    link : str
+        Where it is reported or described; may be empty.
+    dtypes : tuple of str
+        Those in which it fails; empty for all.
+    case : Case or None
+        An example that fails; it is judged before any that is drawn, so that a small budget finds it as well.
+    """
+
+    check: str
+    reason: str
+    link: str = ""
+    dtypes: tuple[str, ...] = ()
+    case: Case | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    """What targets of both kinds say about themselves.
+
+    Attributes
+    ----------
+    name, version : str
+        As a report shows them.
+    alphas : tuple of float
+        The orders to draw from; 1 is softmax.
+    dtypes : tuple of str
+        Of ``float64``, ``float32``, ``bfloat16``, ``float16``.
+    device : str
+        Where it runs, for the report.
+    lengths : tuple of int
+        Fewest and most keys of a row.
+    nonfinite : bool
+        Whether a row that sees NaN or ``+inf`` is NaN, and no other row is touched.
+    known : tuple of Known
+        Failures that are expected.
+    missing : str
+        Why it cannot run here (a package or a GPU that is not there); then every check is skipped with this reason.
+    call : str
+        The call as a user writes it, for a reproduction that needs nothing of this suite; operands are torch tensors
+        by their names.
+    imports : str
+        What the call needs to be imported.
+    """
+
+    name: str
+    version: str
+    alphas: tuple[float, ...] = (1.5,)
+    dtypes: tuple[str, ...] = ("float32",)
+    device: str = "cpu"
+    lengths: tuple[int, int] = (1, 2**20)
+    nonfinite: bool = True
+    known: tuple[Known, ...] = ()
+    missing: str = ""
+    call: str = ""
+    imports: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RowTarget(Target):
+    """A map of rows of scores to rows of probabilities.
+
+    Attributes
+    ----------
+    probs : callable
+        ``probs(scores, alpha, dtype)`` for scores of shape (rows, n) returns the probabilities.
+    vjp : callable, optional
+        ``vjp(scores, d_probs, alpha, dtype)`` returns the gradient of the scores.
+    threshold : callable, optional
+        ``threshold(scores, alpha, dtype)`` returns tau of each row, in the unit of ``(alpha - 1) * scores``.
+    second : callable, optional
+        ``second(scores, d_probs, d_scores, alpha, dtype)`` returns the gradient of ``sum(vjp * d_scores)``.
+    d_alpha : callable, optional
+        ``d_alpha(scores, d_probs, alpha, dtype)`` returns the gradient of alpha, summed over the rows.
+    hidden : bool
+        Whether a score of ``-inf`` hides its key.
+    empty : bool
+        Whether rows without a visible key are answered, with zeros.
+    """
+
+    probs: Callable[[Floats, float, str], Any]
+    vjp: Callable[[Floats, Floats, float, str], Any] | None = None
+    threshold: Callable[[Floats, float, str], Any] | None = None
+    second: Callable[[Floats, Floats, Floats, float, str], Any] | None = None
+    d_alpha: Callable[[Floats, Floats, float, str], Any] | None = None
+    hidden: bool = True
+    empty: bool = True
