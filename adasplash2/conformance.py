@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
+from entmax_ref.conformance.adapters.attention_tensors import attention_target
 from entmax_ref.conformance.adapters.tensors import alpha_gradient, row_target
-from entmax_ref.conformance.target import RowTarget
+from entmax_ref.conformance.target import Attended, AttentionTarget, Call, RowTarget
 
-from . import __version__
+from . import __version__, entmax_attention, reference
 from .maps import entmax
+from .problem import MAX_PASSES, choose_launch
 
 # Of what the reference path takes; the kernels go up to 2.
 _ALPHAS = (1.001, 1.01, 1.1, 1.25, 4 / 3, 1.5, 1.75, 2.0, 2.5, 4.0)
@@ -53,3 +55,61 @@ def row_kernels() -> RowTarget:
         call="adasplash2.entmax(scores, alpha, impl='triton')",
         imports="import adasplash2",
     )
+
+
+def attention() -> AttentionTarget:
+    """Return `adasplash2.entmax_attention` on the reference path, on the CPU."""
+    return attention_target(
+        _attend("reference"),
+        name="adasplash2.entmax_attention, reference",
+        version=__version__,
+        alphas=(1.01, 1.1, 1.25, 1.5, 1.75, 2.0, 2.5),
+        dtypes=("float64", "float32", "bfloat16", "float16"),
+        head_dims=(3, 8, 16, 64),
+        most_passes=0,
+        exposes=("tau", "block_mask", "passes"),
+    )
+
+
+def attention_kernels() -> AttentionTarget:
+    """Return `adasplash2.entmax_attention` on the kernels: compiled on a GPU, else in the interpreter."""
+    import torch
+
+    return attention_target(
+        _attend("triton"),
+        device="cuda" if torch.cuda.is_available() else "cpu",
+        name="adasplash2.entmax_attention, kernels",
+        version=__version__,
+        alphas=(1.5, 2.0),
+        dtypes=("float32", "bfloat16", "float16"),
+        head_dims=(8, 16, 24, 64, 128, 256),
+        most_passes=MAX_PASSES,
+        exposes=("tau", "block_mask", "passes"),
+    )
+
+
+def _attend(impl: Literal["triton", "reference"]) -> Any:
+    def attend(query: Any, key: Any, value: Any, call: Call) -> Attended:
+        out, aux = entmax_attention(
+            query,
+            key,
+            value,
+            is_causal=call.is_causal,
+            scale=call.scale,
+            enable_gqa=True,
+            alpha=call.alpha,
+            impl=impl,
+            return_aux=True,
+        )
+        block = (reference.BLOCK, reference.BLOCK) if impl == "reference" else _block_of_kernels(query)
+        return Attended(out, tau=aux.tau, block_mask=aux.block_mask, block=block, passes=aux.passes)
+
+    return attend
+
+
+def _block_of_kernels(query: Any) -> tuple[int, int]:
+    """Return queries and keys of a cell of the block mask of the kernels."""
+    from .launch import BACKEND  # needs triton
+
+    launch = choose_launch(BACKEND, query.dtype, query.shape[-1])
+    return launch.block_m, launch.block_n

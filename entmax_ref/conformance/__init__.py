@@ -21,13 +21,16 @@ from entmax_ref.conformance.loading import TargetError, load
 from entmax_ref.conformance.outcome import Outcome
 from entmax_ref.conformance.precision import rounded
 from entmax_ref.conformance.running import BUDGETS, CHECKS, Budget, checks_for, replay, run_check, run_target
-from entmax_ref.conformance.target import Known, RowTarget, Target
+from entmax_ref.conformance.target import Attended, AttentionTarget, Call, Known, RowTarget, Target
 
 __all__ = [
     "BUDGETS",
     "CHECKS",
     "LEVELS",
+    "Attended",
+    "AttentionTarget",
     "Budget",
+    "Call",
     "Case",
     "Check",
     "Finding",

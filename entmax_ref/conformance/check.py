@@ -86,6 +86,14 @@ def answer(found: Any, shape: tuple[int, ...], what: str) -> Floats:
     return values.astype(np.float64)
 
 
+def asked(function: Callable[..., Any], *arguments: Any) -> Any:
+    """Return what a target answers; an error that it raises becomes a `BadAnswer` of one line."""
+    try:
+        return function(*arguments)
+    except Exception as error:
+        raise BadAnswer(f"it raised {type(error).__name__}: {_line(error)}") from error
+
+
 def _line(error: BaseException) -> str:
     """Return the first line of an error, short enough for a table."""
     lines = str(error).strip().splitlines()

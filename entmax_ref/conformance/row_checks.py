@@ -4,7 +4,7 @@ import numpy as np
 
 import entmax_ref
 from entmax_ref.conformance.case import Case, evaluated
-from entmax_ref.conformance.check import Finding, answer, exact, worst
+from entmax_ref.conformance.check import Finding, answer, asked, exact, worst
 from entmax_ref.conformance.precision import FORMATS, Floats, rounded
 from entmax_ref.conformance.row_truth import row_truth
 from entmax_ref.conformance.target import RowTarget
@@ -13,7 +13,7 @@ from entmax_ref.conformance.target import RowTarget
 def mapped(target: RowTarget, scores: Floats, case: Case) -> Floats:
     """Return the target's probabilities of rows (rows, n), or of one row."""
     rows = np.atleast_2d(scores)
-    found = answer(target.probs(rows.copy(), case.alpha, case.dtype), rows.shape, "the result")
+    found = answer(asked(target.probs, rows.copy(), case.alpha, case.dtype), rows.shape, "the result")
     return found.reshape(scores.shape)
 
 
@@ -129,7 +129,7 @@ def threshold(target: RowTarget, case: Case) -> Finding:
     """tau is the root of the mass: it is within the bound of a gap's error, counted from the maximum."""
     assert target.threshold is not None
     scores = case["scores"]
-    found = answer(target.threshold(scores[None], case.alpha, case.dtype), (1,), "tau")[0]
+    found = answer(asked(target.threshold, scores[None], case.alpha, case.dtype), (1,), "tau")[0]
     truth, wanted = row_truth(scores, case.alpha, case.dtype), float(entmax_ref.threshold(scores, case.alpha))
     form = FORMATS[case.dtype]
     own = max(form.roundoff if case.dtype == "float64" else form.working, form.roundoff)
@@ -194,7 +194,7 @@ def strides(target: RowTarget, case: Case) -> Finding:
     scores = case["scores"]
     rows = np.asfortranarray(np.stack([scores, scores[::-1], scores]))
     truth, plain = row_truth(rows, case.alpha, case.dtype), mapped(target, np.ascontiguousarray(rows), case)
-    found = answer(target.probs(rows, case.alpha, case.dtype), rows.shape, "the result")
+    found = answer(asked(target.probs, rows, case.alpha, case.dtype), rows.shape, "the result")
     return worst(
         np.abs(found - plain),
         2.0 * truth.allowed,
@@ -208,5 +208,5 @@ def operands_kept(target: RowTarget, case: Case) -> Finding:
     """The scores are not written to."""
     rows = case["scores"][None]
     given = rows.copy()
-    answer(target.probs(given, case.alpha, case.dtype), rows.shape, "the result")
+    answer(asked(target.probs, given, case.alpha, case.dtype), rows.shape, "the result")
     return exact(given != rows, "the call changed its scores")

@@ -4,7 +4,7 @@ import numpy as np
 
 import entmax_ref
 from entmax_ref.conformance.case import Case
-from entmax_ref.conformance.check import Finding, answer, exact, worst
+from entmax_ref.conformance.check import Finding, answer, asked, exact, worst
 from entmax_ref.conformance.precision import FORMATS, Floats, rounded
 from entmax_ref.conformance.row_checks import mapped
 from entmax_ref.conformance.row_truth import GradientTruth, gradient_truth, row_truth
@@ -16,7 +16,7 @@ _NOT_JUDGED = Finding(0.0, 0.0, "rounding decides on which side of a jump the ro
 def pulled(target: RowTarget, scores: Floats, d_probs: Floats, case: Case) -> Floats:
     """Return the target's gradient of one row of scores."""
     assert target.vjp is not None
-    found = target.vjp(scores[None].copy(), d_probs[None].copy(), case.alpha, case.dtype)
+    found = asked(target.vjp, scores[None].copy(), d_probs[None].copy(), case.alpha, case.dtype)
     return answer(found, (1, len(scores)), "the gradient").reshape(-1)
 
 
@@ -96,7 +96,7 @@ def second_order(target: RowTarget, case: Case) -> Finding:
     if smallest < 2.0**-4 or (np.abs(truth.margin[~inside]) < 2.0**-4).any():
         return Finding(0.0, 0.0, "a key is near tau, where second derivatives are large")
     found = answer(
-        target.second(scores[None], d_probs[None], way[None], case.alpha, case.dtype), (1, len(scores)), "second"
+        asked(target.second, scores[None], d_probs[None], way[None], case.alpha, case.dtype), (1, len(scores)), "second"
     )[0]
     wanted = entmax_ref.entmax_second(scores, d_probs, way, case.alpha)
     # A term is s * q with q = (2 - alpha) * a * b / gap, less the mean of q. s is the power (2 - alpha) / (alpha - 1)
@@ -121,7 +121,7 @@ def alpha_gradient(target: RowTarget, case: Case) -> Finding:
     """The gradient of alpha is the oracle's, also next to 1."""
     assert target.d_alpha is not None
     scores, d_probs = case["scores"], case["d_probs"]
-    found = float(answer(target.d_alpha(scores[None], d_probs[None], case.alpha, case.dtype), (), "d_alpha"))
+    found = float(answer(asked(target.d_alpha, scores[None], d_probs[None], case.alpha, case.dtype), (), "d_alpha"))
     wanted = float(entmax_ref.entmax_alpha_grad(scores, case.alpha) @ d_probs)
     # The terms are s * log(p) ** 2 / 2 and below; each may be off as its probability may, and by a few roundings.
     truth, form = row_truth(scores, case.alpha, case.dtype), FORMATS[case.dtype]

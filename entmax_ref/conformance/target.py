@@ -107,3 +107,69 @@ class RowTarget(Target):
     d_alpha: Callable[[Floats, Floats, float, str], Any] | None = None
     hidden: bool = True
     empty: bool = True
+
+
+class Call(NamedTuple):
+    """How attention is called: ``scale`` is the multiplier of the products, None for ``head_dim ** -0.5``."""
+
+    alpha: float
+    dtype: str
+    is_causal: bool
+    scale: float | None = None
+
+
+class Attended(NamedTuple):
+    """What a target answers: its output and, as far as it claims to expose them, what it found on its way.
+
+    ``tau`` and ``passes`` have the shape (batch, heads, n_queries); ``block_mask`` is (batch, heads, query blocks, key
+    blocks), True where a block may hold support; ``block`` says how many queries and keys a block has.
+    """
+
+    out: Any
+    tau: Any = None
+    block_mask: Any = None
+    block: tuple[int, int] = (0, 0)
+    passes: Any = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttentionTarget(Target):
+    """Attention with entmax in place of softmax: operands (batch, heads, length, head_dim).
+
+    Attributes
+    ----------
+    attend : callable
+        ``attend(query, key, value, call)`` returns an `Attended`.
+    vjp : callable, optional
+        ``vjp(query, key, value, d_out, call)`` returns the gradients of query, key and value.
+    causal : tuple of bool
+        The masks that it takes. Causal is aligned to the bottom right: query i sees key j if ``j <= i + n_keys -
+        n_queries``.
+    square : bool
+        Whether there must be as many queries as keys.
+    grouped : bool
+        Whether heads may share keys: query head h reads head ``h // (heads // kv_heads)``.
+    head_dims : tuple of int
+    only_lengths : tuple of int
+        The lengths that it takes, if it takes but some between those of ``lengths``.
+    scales : bool
+        Whether the scale can be chosen.
+    exposes : tuple of str
+        Of ``tau``, ``block_mask`` and ``passes``: what `Attended` holds.
+    most_passes : int
+        Refinement passes that a row takes at most, if exposed.
+    empty : bool
+        Whether rows without a visible key are answered, with zeros.
+    """
+
+    attend: Callable[[Floats, Floats, Floats, Call], Attended]
+    vjp: Callable[[Floats, Floats, Floats, Floats, Call], Any] | None = None
+    causal: tuple[bool, ...] = (False, True)
+    square: bool = False
+    grouped: bool = True
+    head_dims: tuple[int, ...] = (8, 16, 64)
+    only_lengths: tuple[int, ...] = ()
+    scales: bool = True
+    exposes: tuple[str, ...] = ()
+    most_passes: int = 0
+    empty: bool = True

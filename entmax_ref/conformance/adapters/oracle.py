@@ -4,7 +4,7 @@ import numpy as np
 
 import entmax_ref
 from entmax_ref.conformance.precision import Floats
-from entmax_ref.conformance.target import RowTarget
+from entmax_ref.conformance.target import Attended, AttentionTarget, Call, RowTarget
 
 ALPHAS = (1.0, 1.001, 1.01, 1.1, 1.25, 4 / 3, 1.5, 1.75, 2.0, 2.5, 4.0)
 
@@ -28,3 +28,38 @@ def rows() -> RowTarget:
 
 def _d_alpha(scores: Floats, d_probs: Floats, alpha: float, dtype: str) -> Floats:
     return np.asarray(np.sum(entmax_ref.entmax_alpha_grad(scores, alpha) * d_probs))
+
+
+def attention() -> AttentionTarget:
+    """Return `entmax_ref.attention` and its gradients as a target."""
+
+    def attend(query: Floats, key: Floats, value: Floats, call: Call) -> Attended:
+        out, aux = entmax_ref.attention(
+            query,
+            key,
+            value,
+            alpha=call.alpha,
+            is_causal=call.is_causal,
+            scale=call.scale,
+            enable_gqa=True,
+            return_aux=True,
+        )
+        return Attended(out, tau=aux.tau)
+
+    def vjp(query: Floats, key: Floats, value: Floats, d_out: Floats, call: Call) -> tuple[Floats, ...]:
+        return entmax_ref.attention_vjp(
+            query, key, value, d_out, alpha=call.alpha, is_causal=call.is_causal, scale=call.scale, enable_gqa=True
+        )
+
+    return AttentionTarget(
+        name="entmax_ref.attention",
+        version="",
+        alphas=(1.1, 1.25, 1.5, 2.0),
+        dtypes=("float64",),
+        attend=attend,
+        vjp=vjp,
+        head_dims=(1, 3, 8, 64),
+        exposes=("tau",),
+        call="entmax_ref.attention(query, key, value, alpha=alpha, is_causal=is_causal, scale=scale, enable_gqa=True)",
+        imports="import entmax_ref",
+    )

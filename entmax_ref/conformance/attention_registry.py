@@ -1,0 +1,120 @@
+"""Which checks are there for attention, whom are they for, and on which examples?"""
+
+from typing import Any
+
+from hypothesis import strategies as st
+
+from entmax_ref.conformance import attention_checks as judge
+from entmax_ref.conformance.attention_strategies import attention_cases
+from entmax_ref.conformance.case import Case
+from entmax_ref.conformance.check import Check
+from entmax_ref.conformance.row_strategies import LONG
+from entmax_ref.conformance.target import AttentionTarget
+
+
+def _always(target: AttentionTarget) -> str:
+    return ""
+
+
+def _exposed(name: str) -> Any:
+    return lambda target: "" if name in target.exposes else f"{name} is not exposed"
+
+
+def _causal(target: AttentionTarget) -> str:
+    return "" if True in target.causal else "a causal mask is not claimed"
+
+
+def _full(target: AttentionTarget) -> str:
+    return "" if False in target.causal else "a call without a mask is not claimed"
+
+
+def _grouped(target: AttentionTarget) -> str:
+    return "" if target.grouped else "grouped heads are not claimed"
+
+
+def _empty(target: AttentionTarget) -> str:
+    if target.square:
+        return "as many queries as keys leave no row without a key"
+    return _causal(target) or ("" if target.empty else "a row without a key is not claimed")
+
+
+def _nonfinite(target: AttentionTarget) -> str:
+    return "" if target.nonfinite else "NaN is not claimed"
+
+
+def _gradient(target: AttentionTarget) -> str:
+    return "" if target.vjp else "a gradient is not claimed"
+
+
+def _of(**how: Any) -> Any:
+    return lambda target, dtype, most: attention_cases(target, dtype, most, **how)
+
+
+@st.composite
+def _offset(draw: st.DrawFn, target: AttentionTarget, dtype: str, most: int) -> Case:
+    """Draw scores around a large negative or positive number, which one component of query and key makes."""
+    case = draw(_of(kinds=("gauss",))(target, dtype, most))
+    head_dim = case["query"].shape[-1]
+    level = draw(st.sampled_from((-2000.0, 500.0, -10000.0, 4.0)))
+    # 64 times the level over 64 is exact in every dtype; without a scale the products are divided by sqrt(head_dim).
+    scale = case.options.get("scale") or head_dim**-0.5
+    first = f"(np.arange({head_dim}) == 0)"
+    texts = dict(case.texts)
+    texts["query"] = f"np.where({first}, 64.0, {texts['query']})"
+    texts["key"] = f"np.where({first}, {round(level / 64.0 / scale)}.0, {texts['key']})"
+    return Case(case.alpha, dtype, texts, case.options)
+
+
+@st.composite
+def _long(draw: st.DrawFn, target: AttentionTarget, dtype: str, most: int) -> Case:
+    """Draw few queries and many keys, flat or nearly so."""
+    least, longest = target.lengths
+    pool = [n for n in (target.only_lengths or (1024, *LONG)) if max(least, 1024) <= n <= min(most, longest)]
+    pool = pool or [min(most, longest)]
+    n, head_dim = draw(st.sampled_from(pool)), draw(st.sampled_from(target.head_dims))
+    n_queries = n if target.square else 4
+    spread = draw(st.sampled_from((0.0, 0.02, 0.2)))
+    texts = {
+        "query": f"np.random.default_rng(0).normal(size=(1, 1, {n_queries}, {head_dim})) * {spread}",
+        "key": f"np.random.default_rng(1).normal(size=(1, 1, {n}, {head_dim}))",
+        "value": f"np.ones((1, 1, {n}, {head_dim}))",
+    }
+    return Case(draw(st.sampled_from(target.alphas)), dtype, texts, {"is_causal": target.causal[0]})
+
+
+def _make() -> tuple[Check, ...]:
+    gradient = _of(d_out=True)
+    rows: list[tuple[Any, ...]] = [
+        ("attention_output", "normalised_output", _always, _of(), judge.attention_output, 1.0),
+        ("attention_mass", "threshold_unique", _always, _of(), judge.attention_mass, 0.5),
+        ("attention_offset", "threshold_shift", _always, _offset, judge.attention_output, 0.5),
+        ("attention_tau", "residual_bound", _exposed("tau"), _of(), judge.attention_tau, 1.0),
+        ("causal_future", "contract", _causal, _of(is_causal=True), judge.causal_future, 0.5),
+        ("grouped_heads", "contract", _grouped, _of(), judge.grouped_heads, 0.5),
+        ("key_order", "contract", _full, _of(is_causal=False), judge.key_order, 0.3),
+        ("block_mask_sound", "block_mask_superset", _exposed("block_mask"), _of(), judge.block_mask_sound, 1.0),
+        ("block_mask_tight", "pruning_keeps_threshold", _exposed("block_mask"), _of(), judge.block_mask_tight, 0.5),
+        ("passes", "refine_loop_certifies", _exposed("passes"), _of(), judge.passes, 0.5),
+        ("attention_deterministic", "contract", _always, _of(), judge.attention_deterministic, 0.2),
+        ("batch_independence", "contract", _always, _of(), judge.batch_independence, 0.3),
+        ("attention_strides", "contract", _always, _of(), judge.attention_strides, 0.2),
+        ("attention_empty", "contract", _empty, _of(is_causal=True, empty=True), judge.attention_empty, 0.2),
+        ("attention_nonfinite", "contract", _nonfinite, _of(), judge.attention_nonfinite, 0.2),
+    ]
+    gradients: list[tuple[Any, ...]] = [
+        (f"{name}_gradient", f"{name}_gradient", _gradient, gradient, judge.gradient_of(name), 0.7)
+        for name in ("query", "key", "value")
+    ]
+    flat: list[tuple[Any, ...]] = [
+        ("attention_long_mass", "refine_loop_certifies", _always, _long, judge.attention_long_mass, 0.1)
+    ]
+    return tuple(
+        Check(
+            name, level, claim, str(judged.__doc__).strip().splitlines()[0], "attention", refusal, draw, judged, share
+        )
+        for level, group in (("attention", rows), ("attention_gradient", gradients), ("long", flat))
+        for name, claim, refusal, draw, judged, share in group
+    )
+
+
+ATTENTION_CHECKS = _make()

@@ -1,0 +1,46 @@
+"""Does the suite pass sound attention, and see each planted fault by the check that names it?"""
+
+import dataclasses
+
+import planted_attention
+import pytest
+from lemmas import lemma
+
+from entmax_ref.conformance import BUDGETS, CHECKS, Budget, run_check, run_target
+
+QUICK = BUDGETS["quick"]
+# The search ends with the first example that fails and its shrinking, so more examples cost little.
+SEARCH = Budget(120, 1025, 16385, 40)
+
+
+@lemma("block_mask_superset", "query_gradient", "key_gradient", "value_gradient", "normalised_output")
+def test_sound_attention_passes():
+    outcomes = list(run_target(planted_attention.sound(), QUICK))
+    assert [outcome for outcome in outcomes if outcome.status != "passed"] == []
+    assert {outcome.check for outcome in outcomes} == {
+        name for name, check in CHECKS.items() if check.kind == "attention"
+    }
+
+
+@pytest.mark.parametrize("fault", planted_attention.FAULTS)
+def test_each_fault_is_seen_by_the_check_that_names_it(fault):
+    check, planted = planted_attention.FAULTS[fault]
+    outcome = run_check(CHECKS[check], planted(), "float32", SEARCH)
+    assert outcome.status == "failed" and outcome.share > 1.0, outcome
+    assert outcome.case is not None and outcome.sentence
+
+
+def test_every_check_of_attention_has_a_fault():
+    assert {check for check, _ in planted_attention.FAULTS.values()} == {
+        name for name, check in CHECKS.items() if check.kind == "attention"
+    }
+
+
+def test_what_is_not_claimed_is_skipped_with_its_reason():
+    bare = dataclasses.replace(
+        planted_attention.sound(), vjp=None, exposes=(), causal=(False,), square=True, grouped=False, nonfinite=False
+    )
+    skipped = {outcome.check: outcome.sentence for outcome in run_target(bare, QUICK) if outcome.status == "skipped"}
+    assert skipped["query_gradient"] == "a gradient is not claimed"
+    assert skipped["block_mask_sound"] == "block_mask is not exposed"
+    assert {"causal_future", "grouped_heads", "attention_empty", "attention_nonfinite", "passes"} < set(skipped)
