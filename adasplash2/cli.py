@@ -21,6 +21,7 @@ from . import __version__
 from .bench.command import run_bench
 from .bench.options import add_bench
 from .usage import INTERRUPTED, Files, RunError, UsageError, check_file, exit_codes
+from .verify.target_command import add_options as add_target_options
 
 if TYPE_CHECKING:
     from .verify.cases import Case
@@ -81,6 +82,7 @@ def build_parser() -> argparse.ArgumentParser:
     verify.add_argument("--case", metavar="NAME", action="append", help="run cases of this name only; repeat for more")
     verify.add_argument("--jobs", metavar="N", type=int, help="processes to spread the cases over (default: by cores)")
     verify.add_argument("--list", action="store_true", help="list the cases that would run, and end")
+    add_target_options(verify)
     add_bench(commands)
     return parser
 
@@ -142,6 +144,13 @@ def _run_command(arguments: Sequence[str]) -> int:
 
 def _verify(options: argparse.Namespace) -> int:
     """Run ``adasplash2 verify``."""
+    if options.target:
+        from .verify.target_command import run_targets
+
+        return run_targets(options)
+    for name in ("thorough", "level", "check"):
+        if getattr(options, name):
+            raise UsageError(f"--{name} is for --target. Leave it out, or name a target.")
     device = _choose_device(options.device)
     # Nothing of ours that imports Triton has been imported yet: Triton reads the variable when a kernel is defined.
     if device == "cpu":

@@ -3,32 +3,16 @@
 from __future__ import annotations
 
 import datetime
-import html
 from collections.abc import Sequence
 from pathlib import Path
+
+from entmax_ref.webpage import document, row, safe
 
 from .charts import errors_chart, mask_chart, rows_chart
 from .judge import RowsComparison
 from .machine import Machine
 from .measure import Result
 from .table import LEGEND, passes_text, short, stage_summary, verdict
-
-_STYLE = """
-:root { color-scheme: light; }
-body { font: 15px/1.5 system-ui, "Segoe UI", "DejaVu Sans", sans-serif; color: #1b1f24; background: #fff;
-  margin: 0 auto; padding: 1.5rem 2rem 4rem; max-width: 1240px; }
-h1 { font-size: 1.5rem; margin: 0 0 .5rem; } h2 { font-size: 1.15rem; margin: 2.2rem 0 .4rem; }
-h3 { font-size: 1rem; margin: 1rem 0 .3rem; font-weight: 600; }
-p { max-width: 76ch; margin: .4rem 0; }
-.verdict { padding: .7rem 1rem; border-radius: 6px; font-weight: 600; max-width: none; }
-.pass { background: #dff3e3; color: #0b5323; } .fail { background: #fde2e4; color: #8a0d18; }
-.wide { overflow-x: auto; }
-table { border-collapse: collapse; font-size: 12.5px; font-variant-numeric: tabular-nums; }
-th, td { padding: .18rem .42rem; text-align: right; white-space: nowrap; border-bottom: 1px solid #e6e9ec; }
-th { border-bottom: 2px solid #1b1f24; font-weight: 600; } td.name, th.name { text-align: left; }
-tr.broken td { color: #c1121f; } td small { color: #6a737d; }
-svg { display: block; font-family: system-ui, "Segoe UI", "DejaVu Sans", sans-serif; }
-"""
 
 
 def write_report(path: Path, machine: Machine, results: list[Result], *, asked: int, seconds: float) -> None:
@@ -54,8 +38,8 @@ def page(machine: Machine, results: list[Result], *, asked: int, seconds: float)
     where = f"{machine.device} ({machine.device_name}), {versions}, python {machine.python}. {date}."
     parts = [
         "<h1>adasplash2 verify</h1>",
-        f'<p class="verdict {"pass" if passed else "fail"}">{_safe(verdict(machine, results, asked, seconds))}</p>',
-        f"<p><b>Mode {_safe(machine.mode)}.</b> {_safe(machine.sentence)}</p><p>{_safe(where)}</p>",
+        f'<p class="verdict {"pass" if passed else "fail"}">{safe(verdict(machine, results, asked, seconds))}</p>',
+        f"<p><b>Mode {safe(machine.mode)}.</b> {safe(machine.sentence)}</p><p>{safe(where)}</p>",
         _failures(results),
         "<h2>The worst row against its bound</h2>",
         "<p>Every row is judged: a query of one head or, for d_key and d_value, a key. Each dot is the distance of the "
@@ -70,25 +54,17 @@ def page(machine: Machine, results: list[Result], *, asked: int, seconds: float)
         f'<div class="wide">{rows_chart(results)}</div>',
         _pictures(results),
         "<h2>All numbers</h2>",
-        *(f"<p>{_safe(line)}</p>" for line in (" ".join(LEGEND),)),
+        *(f"<p>{safe(line)}</p>" for line in (" ".join(LEGEND),)),
         f'<div class="wide">{_table(results)}</div>',
         _rows(results),
         _stages(results),
     ]
-    return (
-        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>adasplash2 verify</title>'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<style>{_STYLE}</style></head><body>\n" + "\n".join(parts) + "\n</body></html>\n"
-    )
-
-
-def _safe(text: str) -> str:
-    return html.escape(text)
+    return document("adasplash2 verify", parts)
 
 
 def _failures(results: Sequence[Result]) -> str:
     lines = [
-        f"<li>{_safe(f'{result.case.name} {result.case.dtype} {result.case.shape}: {failure}')}</li>"
+        f"<li>{safe(f'{result.case.name} {result.case.dtype} {result.case.shape}: {failure}')}</li>"
         for result in results
         for failure in result.failures
     ]
@@ -104,25 +80,25 @@ def _pictures(results: Sequence[Result]) -> str:
     for result in shown:
         assert result.picture is not None
         title = f"{result.case.name}, {result.case.dtype}, {result.case.shape}"
-        parts.append(f"<h3>{_safe(title)}</h3><p>{_safe(result.note)}</p>{mask_chart(result.picture)}")
+        parts.append(f"<h3>{safe(title)}</h3><p>{safe(result.note)}</p>{mask_chart(result.picture)}")
     return "".join(parts)
 
 
 def _table(results: Sequence[Result]) -> str:
     heads = ["case", "dtype", "sizes", "out", "d_query", "d_key", "d_value", "row mass", "tau"]
-    lines = [_row([*heads, "passes, %", "lost of live", "skipped", "s"], "th")]
+    lines = [row([*heads, "passes, %", "lost of live", "skipped", "s"], "th")]
     for result in results:
         cells = [result.case.name, result.case.dtype, result.case.shape]
         cells += [_pair(result, name) for name in ("out", "d_query", "d_key", "d_value", "mass", "tau")]
         cells += [passes_text(result.passes), f"{result.lost} of {result.live}", f"{100 * result.skipped:.0f} %"]
-        lines.append(_row([*cells, f"{result.seconds:.1f}"], "td", broken=not result.passed))
+        lines.append(row([*cells, f"{result.seconds:.1f}"], "td", broken=not result.passed))
     return f"<table>{''.join(lines)}</table>"
 
 
 def _rows(results: Sequence[Result]) -> str:
     """Return how many rows were judged and were over their bounds, and how small an error would have been noticed."""
     heads = ["case", "dtype", "sizes", "tensor", "over, of rows", "worst row", "naive", "noticed", "2 % noticed"]
-    lines = [_row([*heads, "hidden", "whole"], "th", names=4)]
+    lines = [row([*heads, "hidden", "whole"], "th", names=4)]
     for result in results:
         for name, found in result.comparisons.items():
             if not isinstance(found, RowsComparison):
@@ -135,7 +111,7 @@ def _rows(results: Sequence[Result]) -> str:
             ]
             cells += [f"{100 * found.share_noticing_2_percent:.0f} %", f"{100 * found.share_hidden:.0f} %"]
             cells.append(f"{short(found.whole)} <small>/ {short(found.whole_budget)}</small>")
-            lines.append(_row(cells, "td", broken=not found.passed, names=4))
+            lines.append(row(cells, "td", broken=not found.passed, names=4))
     return (
         "<h2>Row by row</h2><p>worst row: batch, head, index. naive: the largest error of a row of the plain "
         "evaluation over the one that rounding must be expected to make there, which scales the bounds, and how large "
@@ -152,22 +128,15 @@ def _pair(result: Result, name: str) -> str:
     return "-" if comparison is None else f"{short(comparison.error)} <small>/ {short(comparison.budget)}</small>"
 
 
-def _row(cells: Sequence[str], tag: str, *, broken: bool = False, names: int = 3) -> str:
-    style = ' class="broken"' if broken else ""
-    kinds = [' class="name"' if index < names else "" for index in range(len(cells))]
-    texts = [f"<{tag}{kind}>{cell}</{tag}>" for kind, cell in zip(kinds, cells, strict=True)]
-    return f"<tr{style}>{''.join(texts)}</tr>"
-
-
 def _stages(results: Sequence[Result]) -> str:
     summary = stage_summary(results)
     if not summary:
         return ""
     cases = sum(1 for result in results if result.stages)
-    lines = [_row(["stage", "rule", "passed", "worst"], "th", names=2)]
+    lines = [row(["stage", "rule", "passed", "worst"], "th", names=2)]
     for line in summary:
-        cells = [line.stage, _safe(line.rule), f"{line.passed} of {line.checked}", line.worst]
-        lines.append(_row(cells, "td", broken=line.passed < line.checked, names=2))
+        cells = [line.stage, safe(line.rule), f"{line.passed} of {line.checked}", line.worst]
+        lines.append(row(cells, "td", broken=line.passed < line.checked, names=2))
     return (
         f"<h2>Stage by stage</h2><p>On {cases} cases every stage was run by itself and held to its specification. The "
         "last column is the largest error as a share of its bound or, where no exception is allowed, their number.</p>"

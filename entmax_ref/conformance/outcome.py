@@ -1,7 +1,9 @@
 """What came of a check?  A record that tables, pages and JSON files are made from."""
 
 import dataclasses
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 from entmax_ref.conformance.case import Case
@@ -48,6 +50,12 @@ class Outcome:
     def bad(self) -> bool:
         """Whether it fails the run: a failure that nobody expected, or a pass that nobody expected."""
         return self.status in BAD
+
+
+def write_json(path: Path, outcomes: Sequence[Outcome], about: Mapping[str, object]) -> None:
+    """Write what a run found, and what it was: budget, seed, versions."""
+    whole = {"about": dict(about), "outcomes": [as_record(outcome) for outcome in outcomes]}
+    path.write_text(json.dumps(whole, indent=1) + "\n", encoding="utf-8")
 
 
 def as_record(outcome: Outcome) -> dict[str, Any]:

@@ -38,6 +38,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--entmax-level", action="append", default=[], help="run checks of this level only; repeat for more"
     )
     group.addoption("--entmax-check", action="append", default=[], help="run this check only; repeat for more")
+    group.addoption("--entmax-json", metavar="FILE", default=None, help="also write every number found to this file")
+    group.addoption("--entmax-report", metavar="FILE.html", default=None, help="also write a self-contained page")
     group.addoption("--entmax-seed", type=int, default=0, help="seed of the examples (default: 0)")
 
 
@@ -101,7 +103,10 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
     """Print the table of the targets that were named."""
     if not config.getoption("--entmax-target"):
         return
-    from entmax_ref.conformance.outcome import from_record
+    from pathlib import Path
+
+    from entmax_ref.conformance.outcome import from_record, write_json
+    from entmax_ref.conformance.page import write_page
     from entmax_ref.conformance.table import summary
 
     found = [
@@ -114,3 +119,7 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
     if found:
         terminalreporter.write_sep("=", "entmax conformance")
         terminalreporter.write_line(summary(found, details=False))
+    about = {name: config.getoption(f"--entmax-{name}") for name in ("budget", "seed")}
+    for option, write in (("--entmax-json", write_json), ("--entmax-report", write_page)):
+        if config.getoption(option):
+            write(Path(config.getoption(option)), found, about)

@@ -38,7 +38,14 @@ def test_every_check_of_attention_has_a_fault():
 
 def test_what_is_not_claimed_is_skipped_with_its_reason():
     bare = dataclasses.replace(
-        planted_attention.sound(), vjp=None, exposes=(), causal=(False,), square=True, grouped=False, nonfinite=False
+        planted_attention.sound(),
+        lengths=(1, 1024),
+        vjp=None,
+        exposes=(),
+        causal=(False,),
+        square=True,
+        grouped=False,
+        nonfinite=False,
     )
     skipped = {outcome.check: outcome.sentence for outcome in run_target(bare, QUICK) if outcome.status == "skipped"}
     assert skipped["query_gradient"] == "a gradient is not claimed"
