@@ -55,6 +55,16 @@ def test_it_is_the_oracle_s_answer(alpha, dtype):
         assert (np.abs(found.double().numpy() - wanted) <= allowed(given_rows, wanted, alpha, dtype)).all()
 
 
+@pytest.mark.parametrize("k", range(1, 14))
+def test_as_many_keys_as_the_closed_form_just_covers(k):
+    """2 ** k keys at alpha 1 + 1 / k: whether theta or the lift is searched for hangs on a rounding."""
+    alpha, rows = 1.0 + 1.0 / k, draw(4, 2**k, seed=k) * 0.1
+    wanted = entmax_ref.entmax(rows.numpy(), alpha)
+    limit = allowed(rows.numpy(), wanted, alpha, torch.float64)
+    for order in (alpha, torch.full((4, 1), alpha, dtype=torch.float64)):
+        assert (np.abs(entmax(rows, order).numpy() - wanted) <= limit).all()
+
+
 @each_alpha
 @examples(40)
 @given(scores=shifted_rows(max_size=12))
