@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any, Literal
 
 from entmax_ref.conformance.adapters.attention_tensors import attention_target
-from entmax_ref.conformance.adapters.tensors import alpha_gradient, row_target
+from entmax_ref.conformance.adapters.tensors import alpha_gradient, loss_functions, row_target
 from entmax_ref.conformance.target import Attended, AttentionTarget, Call, RowTarget
 
 from . import __version__, entmax_attention, reference
+from .losses import entmax_loss
 from .maps import entmax
 from .problem import MAX_PASSES, choose_launch
 
@@ -30,6 +31,9 @@ def rows() -> RowTarget:
         dtypes=("float64", "float32", "bfloat16", "float16"),
         twice=True,
         d_alpha=alpha_gradient(reference),
+        **loss_functions(
+            lambda scores, keys, alpha: entmax_loss(scores, keys, alpha, reduction="none", impl="reference")
+        ),
         call="adasplash2.entmax(scores, alpha, impl='reference')",
         imports="import adasplash2",
     )

@@ -104,6 +104,8 @@ def sound(**claims: Any) -> RowTarget:
         threshold=lambda scores, alpha, dtype: rounded(entmax_ref.threshold(scores, alpha), "float32"),
         second=lambda scores, d_probs, way, alpha, dtype: entmax_ref.entmax_second(scores, d_probs, way, alpha),
         d_alpha=lambda scores, d_probs, alpha, dtype: np.sum(entmax_ref.entmax_alpha_grad(scores, alpha) * d_probs),
+        loss=lambda scores, keys, alpha, dtype: rounded(entmax_ref.entmax_loss(scores, keys, alpha), dtype),
+        loss_grad=lambda scores, keys, alpha, dtype: rounded(entmax_ref.entmax_loss_grad(scores, keys, alpha), dtype),
     )
     return dataclasses.replace(plain, **claims)
 
@@ -207,5 +209,13 @@ FAULTS: dict[str, tuple[str, Callable[[], RowTarget]]] = {
         lambda: sound(
             d_alpha=lambda scores, d_probs, alpha, dtype: -np.sum(entmax_ref.entmax_alpha_grad(scores, alpha) * d_probs)
         ),
+    ),
+    "loss with a constant too many": (
+        "loss",
+        lambda: sound(loss=lambda scores, keys, alpha, dtype: entmax_ref.entmax_loss(scores, keys, alpha) + 0.01),
+    ),
+    "gradient of the loss without the right key": (
+        "loss_gradient",
+        lambda: sound(loss_grad=lambda scores, keys, alpha, dtype: rows(scores, alpha, dtype)),
     ),
 }

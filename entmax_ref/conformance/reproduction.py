@@ -46,7 +46,7 @@ def reproduction(target: Target, check: str, case: Case) -> str:
     scores = torch.tensor(np.array([[0.0, 1.0]]), dtype=torch.float64).requires_grad_()
     print(entmax_ref.entmax(scores, alpha))  # row_sum
     """
-    if not target.call or not isinstance(target, RowTarget):
+    if not target.call or not isinstance(target, RowTarget) or "index" in case.options:
         return (
             "from entmax_ref.conformance import Case, replay\n"
             f"# target: what the function given as --target returned, {target.name}\n"

@@ -5,6 +5,7 @@ from typing import Any
 from hypothesis import assume
 from hypothesis import strategies as st
 
+from entmax_ref.conformance import loss_checks as losses
 from entmax_ref.conformance import row_checks as judge
 from entmax_ref.conformance import row_gradient_checks as gradients
 from entmax_ref.conformance.case import Case
@@ -142,6 +143,8 @@ def _make() -> tuple[Check, ...]:
         ("finite_differences", "jacobian_form", _no_gradient, _differences, gradients.finite_differences, 0.5),
         ("empty_gradient", "contract", _no_empty_gradient, _empty, gradients.empty_gradient, 0.2),
         ("second_order", "contract", _second, _spread, gradients.second_order, 0.5),
+        ("loss", "contract", _unless("a loss", "loss"), _right_key, losses.loss, 0.5),
+        ("loss_gradient", "contract", _unless("a loss", "loss_grad"), _right_key, losses.loss_gradient, 0.5),
         ("alpha_gradient", "alpha_derivative", _no_alpha_gradient, _of_alpha, gradients.alpha_gradient, 0.5),
     ]  # fmt: skip
     flat = [("long_flat_mass", "refine_loop_certifies", _always, flat_cases, judge.row_sum, 0.3)]
@@ -179,6 +182,12 @@ def _of_alpha(draw: st.DrawFn, target: RowTarget, dtype: str, most: int) -> Case
     alpha = float(rounded(case.alpha, dtype))
     assume(alpha > 1.0)
     return Case(alpha, dtype, case.texts)
+
+
+@st.composite
+def _right_key(draw: st.DrawFn, target: RowTarget, dtype: str, most: int) -> Case:
+    case = draw(_of()(target, dtype, most))
+    return Case(case.alpha, dtype, case.texts, {"index": draw(st.integers(0, len(case["scores"]) - 1))})
 
 
 ROW_CHECKS = _make()

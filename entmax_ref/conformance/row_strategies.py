@@ -87,6 +87,10 @@ def finite_row(draw: st.DrawFn, target: Target, alpha: float, most: int) -> str:
     least, longest = target.lengths
     if least <= 10 and draw(st.integers(0, 3)) == 3:
         return draw(listed(least, min(10, longest)))
+    # Where size ** (alpha - 1) is 2 equal keys have a gap of 1/2, and a solver may go from one unknown to another.
+    turn = round(2.0 ** (1.0 / (alpha - 1.0))) if alpha > 1.05 else least
+    if least <= turn <= min(most, longest) and draw(st.integers(0, 7)) == 7:
+        return draw(recipes(turn, alpha))
     return draw(recipes(draw(lengths(target, most)), alpha))
 
 

@@ -94,6 +94,9 @@ class RowTarget(Target):
         ``second(scores, d_probs, d_scores, alpha, dtype)`` returns the gradient of ``sum(vjp * d_scores)``.
     d_alpha : callable, optional
         ``d_alpha(scores, d_probs, alpha, dtype)`` returns the gradient of alpha, summed over the rows.
+    loss, loss_grad : callable, optional
+        ``loss(scores, keys, alpha, dtype)`` returns the Fenchel-Young loss of each row, given the index of its right
+        key; ``loss_grad``, with the same arguments, the gradient of the sum of the losses by the scores.
     hidden : bool
         Whether a score of ``-inf`` hides its key.
     empty : bool
@@ -105,6 +108,8 @@ class RowTarget(Target):
     threshold: Callable[[Floats, float, str], Any] | None = None
     second: Callable[[Floats, Floats, Floats, float, str], Any] | None = None
     d_alpha: Callable[[Floats, Floats, float, str], Any] | None = None
+    loss: Callable[[Floats, Any, float, str], Any] | None = None
+    loss_grad: Callable[[Floats, Any, float, str], Any] | None = None
     hidden: bool = True
     empty: bool = True
 

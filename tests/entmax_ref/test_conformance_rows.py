@@ -38,7 +38,15 @@ def test_every_check_of_rows_has_a_fault():
 
 def test_what_is_not_claimed_is_skipped_with_its_reason():
     bare = dataclasses.replace(
-        planted_rows.sound(), vjp=None, threshold=None, second=None, d_alpha=None, nonfinite=False, alphas=(1.5,)
+        planted_rows.sound(),
+        vjp=None,
+        threshold=None,
+        second=None,
+        d_alpha=None,
+        loss=None,
+        loss_grad=None,
+        nonfinite=False,
+        alphas=(1.5,),
     )
     skipped = {outcome.check: outcome.sentence for outcome in run_target(bare, QUICK) if outcome.status == "skipped"}
     assert skipped["gradient"] == skipped["finite_differences"] == "a gradient is not claimed"

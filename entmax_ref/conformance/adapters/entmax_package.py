@@ -6,7 +6,13 @@ The lists of known failures say what version 1.3 does; the checks find each of t
 import importlib
 from typing import Any
 
-from entmax_ref.conformance.adapters.tensors import alpha_gradient, missing_package, row_target, version_of
+from entmax_ref.conformance.adapters.tensors import (
+    alpha_gradient,
+    loss_functions,
+    missing_package,
+    row_target,
+    version_of,
+)
 from entmax_ref.conformance.target import RowTarget
 
 _DTYPES = ("float64", "float32", "bfloat16", "float16")
@@ -17,6 +23,11 @@ def _call(function: str, *arguments: Any, **options: Any) -> Any:
 
 
 def _target(function: str, map: Any, alphas: tuple[float, ...], call: str, **claims: Any) -> RowTarget:
+    """Return a map, with the loss of its name, which takes alpha if the map does."""
+
+    def loss(scores: Any, keys: Any, alpha: float) -> Any:
+        return _call(f"{function}_loss", scores, keys, *((alpha,) if function == "entmax_bisect" else ()))
+
     return row_target(
         map,
         name=f"entmax.{function}",
@@ -24,9 +35,11 @@ def _target(function: str, map: Any, alphas: tuple[float, ...], call: str, **cla
         alphas=alphas,
         dtypes=_DTYPES,
         nonfinite=False,  # its documentation says nothing of NaN
+        twice=True,
         missing=missing_package("entmax"),
         call=call,
         imports="import entmax",
+        **loss_functions(loss),
         **claims,
     )
 
@@ -38,7 +51,6 @@ def entmax15() -> RowTarget:
         lambda rows, alpha: _call("entmax15", rows, dim=-1),
         (1.5,),
         "entmax.entmax15(scores, dim=-1)",
-        twice=True,
     )
 
 
@@ -49,7 +61,6 @@ def sparsemax() -> RowTarget:
         lambda rows, alpha: _call("sparsemax", rows, dim=-1),
         (2.0,),
         "entmax.sparsemax(scores, dim=-1)",
-        twice=True,
     )
 
 
@@ -64,7 +75,6 @@ def entmax_bisect() -> RowTarget:
         bisect,
         (1.01, 1.1, 1.25, 1.5, 1.75, 2.0, 2.5),
         "entmax.entmax_bisect(scores, alpha, dim=-1)",
-        twice=True,
         d_alpha=alpha_gradient(bisect),
     )
 
@@ -76,7 +86,6 @@ def sparsemax_bisect() -> RowTarget:
         lambda rows, alpha: _call("sparsemax_bisect", rows, dim=-1),
         (2.0,),
         "entmax.sparsemax_bisect(scores, dim=-1)",
-        twice=True,
     )
 
 

@@ -21,6 +21,8 @@ def rows() -> RowTarget:
         threshold=lambda scores, alpha, dtype: entmax_ref.threshold(scores, alpha),
         second=lambda scores, d_probs, way, alpha, dtype: entmax_ref.entmax_second(scores, d_probs, way, alpha),
         d_alpha=_d_alpha,
+        loss=lambda scores, keys, alpha, dtype: entmax_ref.entmax_loss(scores, keys, alpha),
+        loss_grad=lambda scores, keys, alpha, dtype: entmax_ref.entmax_loss_grad(scores, keys, alpha),
         call="entmax_ref.entmax(scores, alpha)",
         imports="import entmax_ref",
     )

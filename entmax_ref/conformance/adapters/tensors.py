@@ -56,6 +56,25 @@ def to_array(tensor: Any, like: Any) -> Floats:
     return np.asarray(tensor.detach().double().cpu().numpy())
 
 
+def loss_functions(loss: Callable[[Any, Any, float], Any], device: str = "cpu") -> dict[str, Any]:
+    """Return the fields ``loss`` and ``loss_grad`` of a target, for a function of scores and indices of right keys."""
+
+    def of(scores: Floats, keys: Any, alpha: float, dtype: str) -> tuple[Any, Any]:
+        rows = to_tensor(scores, dtype, device).requires_grad_()
+        return rows, loss(rows, torch_module().from_numpy(keys).to(device), alpha)
+
+    def values(scores: Floats, keys: Any, alpha: float, dtype: str) -> Floats:
+        rows, found = of(scores, keys, alpha, dtype)
+        return to_array(found, rows)
+
+    def gradient(scores: Floats, keys: Any, alpha: float, dtype: str) -> Floats:
+        rows, found = of(scores, keys, alpha, dtype)
+        (d_rows,) = torch_module().autograd.grad(found.sum(), rows)
+        return to_array(d_rows, rows)
+
+    return {"loss": values, "loss_grad": gradient}
+
+
 def row_target(
     map: Map, *, device: str = "cpu", differentiable: bool = True, twice: bool = False, **claims: Any
 ) -> RowTarget:
