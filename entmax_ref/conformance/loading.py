@@ -1,5 +1,6 @@
 """Which targets does ``package.module:function`` name?  Imported and called; what is wrong is said in one line."""
 
+import dataclasses
 import importlib
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -41,7 +42,7 @@ def load(name: str) -> list[Target]:
         made: Any = getattr(importlib.import_module(module), function)
     except (ImportError, AttributeError) as error:
         raise TargetError(f"target {name!r} does not import: {error}. Try python -c 'import {module}'.") from error
-    return made_by(made, name)
+    return [dataclasses.replace(target, source=target.source or name) for target in made_by(made, name)]
 
 
 def made_by(function: Callable[[], Any] | Any, name: str) -> list[Target]:

@@ -47,10 +47,13 @@ def reproduction(target: Target, check: str, case: Case) -> str:
     print(entmax_ref.entmax(scores, alpha))  # row_sum
     """
     if not target.call or not isinstance(target, RowTarget) or "index" in case.options:
-        return (
-            "from entmax_ref.conformance import Case, replay\n"
-            f"# target: what the function given as --target returned, {target.name}\n"
-            f"print(replay(target, {check!r}, {case!r}))"
+        found = f"target = next(one for one in load({target.source!r}) if one.name == {target.name!r})"
+        return "\n".join(
+            [
+                "from entmax_ref.conformance import Case, load, replay",
+                found if target.source else f"# target: {target.name}, which was not loaded by its name",
+                f"print(replay(target, {check!r}, {case!r}))",
+            ]
         )
     lines = ["import numpy as np, torch", *([target.imports] if target.imports else []), f"alpha = {case.alpha!r}"]
     for name, text in case.texts.items():

@@ -83,6 +83,6 @@ def told(outcome: Outcome) -> str:
         f"{outcome.status}: {outcome.target}, {outcome.check} ({outcome.claim}) in {outcome.dtype}: {outcome.sentence}"
     )
     lines = textwrap.wrap(head, _WIDTH, subsequent_indent="    ", break_long_words=False)
-    if outcome.case is not None:
+    if outcome.case is not None and repr(outcome.case) not in outcome.reproduction:
         lines.append(f"    {outcome.case!r}")
     return "\n".join([*lines, *(f"    >>> {line}" for line in outcome.reproduction.splitlines())])

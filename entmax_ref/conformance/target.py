@@ -63,6 +63,8 @@ class Target:
         by their names.
     imports : str
         What the call needs to be imported.
+    source : str
+        ``package.module:function`` that it came from; `load` fills it in.
     """
 
     name: str
@@ -76,6 +78,7 @@ class Target:
     missing: str = ""
     call: str = ""
     imports: str = ""
+    source: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -42,11 +42,11 @@ def broken():
 """
 
 
-def run(folder, *options):
+def run(folder, *options, budget="quick"):
     (folder / "mine.py").write_text(MODULE)
     path = os.pathsep.join([str(ROOT), str(folder)])
     command = [sys.executable, "-m", "pytest", "-q", "-p", "entmax_ref.conformance.plugin", "-p", "no:cacheprovider"]
-    command += ["--pyargs", "entmax_ref.conformance", "--entmax-budget", "quick", *options]
+    command += ["--pyargs", "entmax_ref.conformance", "--entmax-budget", budget, *options]
     done = subprocess.run(
         command, cwd=folder, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, check=False
     )
@@ -60,14 +60,15 @@ def test_a_sound_target_passes_from_any_directory(tmp_path):
 
 
 def test_a_wrong_target_fails_with_a_reproduction(tmp_path):
-    code, text = run(
-        tmp_path, "--entmax-target", "mine:doubled", "--entmax-check", "row_sum", "--entmax-check", "nonnegative"
-    )
+    known = ["--entmax-target", "mine:doubled", "--entmax-check", "row_sum", "--entmax-check", "nonnegative"]
+    code, text = run(tmp_path, *known, budget="default")
     assert code == 1, text
     assert "known: row_sum: the row sums to 2" in text and "a link" in text
     assert "unexpected pass: doubled, nonnegative" in text
+    assert run(tmp_path, *known)[0] == 0  # few examples are no proof that a failure is gone
     code, text = run(tmp_path, "--entmax-target", "mine:doubled", "--entmax-check", "probabilities")
     assert code == 1 and "replay(target, 'probabilities', Case(1.5, 'float64'" in text, text
+    assert "load('mine:doubled')" in text
 
 
 @pytest.mark.parametrize(
