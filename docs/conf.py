@@ -23,6 +23,7 @@ extensions = [
     "mathml",
     "claims",
     "commands",
+    "conformance",
     "evidence",
     "speed",
 ]
