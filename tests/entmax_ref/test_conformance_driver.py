@@ -5,11 +5,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import ledger
 import numpy as np
 import pytest
 
 import entmax_ref
-from entmax_ref.conformance import BUDGETS, Case, Known, RowTarget, TargetError, load, run_target
+from entmax_ref.conformance import BUDGETS, CHECKS, Case, Known, RowTarget, TargetError, load, run_target
 from entmax_ref.conformance.outcome import as_record, from_record
 from entmax_ref.conformance.precision import FORMATS, rounded
 from entmax_ref.conformance.table import summary, told
@@ -145,3 +146,8 @@ def test_rounding_is_the_library_s(dtype):
     np.testing.assert_array_equal(
         rounded(values, dtype), np.where(np.isinf(values), values, wanted.clip(-largest, largest))
     )
+
+
+def test_every_check_is_named_after_a_claim_or_the_contract():
+    claims = {claim.name for claim in ledger.claims(Path(__file__).resolve().parents[2])}
+    assert {check.claim for check in CHECKS.values()} <= claims | {"contract"}
