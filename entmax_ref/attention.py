@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 from entmax_ref.arguments import Floats, as_flag
 from entmax_ref.attention_gradient import attention_vjp
 from entmax_ref.attention_problem import Problem, accept
-from entmax_ref.threshold import solve_rows
+from entmax_ref.rows.threshold import solve_rows
 from entmax_ref.transform import probs_of
 
 __all__ = ["AttentionAux", "attention", "attention_scores", "attention_vjp"]

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from entmax_ref.arguments import Booleans, Floats, as_alpha, as_axis, as_mask, as_real, as_scores
 from entmax_ref.reading import shown
-from entmax_ref.threshold import threshold
+from entmax_ref.rows.threshold import threshold
 
 # The bracket of row_max - tau ends within 2 ** -BITS of its own size, and closer for alpha near 1.
 BITS = 90

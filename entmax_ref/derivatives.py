@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from entmax_ref.arguments import Floats, as_same_shape
-from entmax_ref.threshold import SolvedRows, solve_rows
+from entmax_ref.rows.threshold import SolvedRows, solve_rows
 from entmax_ref.transform import accept, centred_of, sensitivity_of, vjp_of
 
 SERIES_BELOW = 0.25  # where the closed form of _alpha_weight has lost 8 times the rounding

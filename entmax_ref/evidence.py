@@ -24,7 +24,7 @@ import numpy as np
 from entmax_ref import bounds
 from entmax_ref.arguments import Booleans, Floats
 from entmax_ref.certify import Certificate, certify
-from entmax_ref.threshold import threshold
+from entmax_ref.rows.threshold import threshold
 from entmax_ref.transform import entmax, support
 
 ALPHAS = (1.001, 1.1, 1.25, 4 / 3, 1.5, 1.75, 2.0, 2.5, 4.0)

@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 
 from entmax_ref.arguments import Floats
-from entmax_ref.threshold import threshold
+from entmax_ref.rows.threshold import threshold
 from entmax_ref.transform import entmax
 
 ALPHAS = (1.25, 1.5, 2.0)

@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from entmax_ref.arguments import Booleans, Floats, as_axis, as_mask, as_orders, as_scores
-from entmax_ref.threshold import SolvedRows, chunks_of
+from entmax_ref.rows.threshold import SolvedRows, chunks_of
 
 
 def entmax(scores: ArrayLike, alpha: ArrayLike = 1.5, *, axis: int = -1, where: ArrayLike | None = None) -> Floats:

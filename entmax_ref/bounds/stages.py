@@ -21,7 +21,7 @@ from entmax_ref.bounds.model import (
 )
 from entmax_ref.bounds.oracle import threshold
 from entmax_ref.reading import shown
-from entmax_ref.threshold import threshold as solve
+from entmax_ref.rows.threshold import threshold as solve
 
 # alpha -> power, and the roundings of gap ** power with that of the gap included.
 POWERS = {1.5: (2, 3), 2.0: (1, 1)}

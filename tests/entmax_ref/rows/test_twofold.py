@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from entmax_ref import twofold
-from entmax_ref.twofold import Twofold
+from entmax_ref.rows.exact_support import twofold
+from entmax_ref.rows.exact_support.twofold import Twofold
 
 CONTEXT = exact.CONTEXT
 finite = st.floats(allow_nan=False, allow_infinity=False, min_value=-1e300, max_value=1e300)

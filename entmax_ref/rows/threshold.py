@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from entmax_ref.arguments import Booleans, Floats, as_axis, as_mask, as_orders, as_scores
-from entmax_ref.rows import Chunk, chunks
+from entmax_ref.rows.chunks import Chunk, chunks
 
 
 class SolvedRows(NamedTuple):
@@ -65,12 +65,13 @@ def threshold(scores: ArrayLike, alpha: ArrayLike = 1.5, *, axis: int = -1, wher
     are the largest ones: the k-th largest belongs to it iff the mass at it is below 1. Ties have one mass, so they
     enter or stay out together.
 
-    With the support known, tau has a closed form for alpha 1.5 and 2. There many keys are not sorted: from a lower
-    bound on, the tau of the keys above the last point is the next point, until no key is left behind. For other alpha
-    below 2, Newton on the norm of the gaps finds the root first, of the largest few keys and then of those above that
-    root, which is a lower bound. For alpha above 2 the support is bisected for, and Newton runs on it, right of the
-    root of a convex function, which it cannot overshoot. Newton runs until float64 allows no further progress, and rows
-    leave as they are done. Everything happens relative to the maximum, in sums of terms of one sign.
+    With the support known, tau has a closed form for alpha 1.5 and 2. From a key that is not supported a step of Newton
+    on the norm of the gaps leads to a lower bound of tau, and the keys above it are fewer, until all of them are
+    supported. For other alpha below 2 that Newton finds the root itself. For alpha above 2 the support is bisected for,
+    and Newton runs on it, right of the root of a convex function, which it cannot overshoot. Newton runs until float64
+    allows no further progress, and rows leave as they are done. Everything happens relative to the maximum, in sums of
+    terms of one sign.
+
     About keys within ``2**-45 * max(1, alpha - 1)`` of tau the exact mass decides, see `support`; where it puts one on
     the other side, the root is found again for that support, relative to its smallest key.
 

@@ -10,8 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from entmax_ref.arguments import Booleans, Floats
-from entmax_ref.roots import power_of_step
-from entmax_ref.twofold import (
+from entmax_ref.rows.exact_support.twofold import (
     LN2,
     ONE,
     Twofold,
@@ -26,6 +25,7 @@ from entmax_ref.twofold import (
     two_product,
     two_sum,
 )
+from entmax_ref.rows.roots.form import power_of_step
 
 Signs = NDArray[np.int8]  # of mass - 1: -1, 0 or 1, or OPEN where it is not known
 OPEN = 2

@@ -4,16 +4,13 @@ import exact
 import hard
 import numpy as np
 import pytest
-from drawn import finite_rows
 from hypothesis import given
 from hypothesis import strategies as st
 from lemmas import lemma
-from profiles import examples
 
 import entmax_ref
-from entmax_ref import roots, rows
-
-each_form = pytest.mark.parametrize("alpha", [1.5, 2.0])
+from entmax_ref.rows import chunks
+from entmax_ref.rows.roots.form import how_many
 
 
 def long_rows(alpha, n, seed):
@@ -24,63 +21,23 @@ def long_rows(alpha, n, seed):
     return scores
 
 
-def sorted_root(scores, alpha):
-    """Return the reach, a scale and the root of whole rows, sorted."""
-    drop = scores.max(axis=-1, keepdims=True) - scores
-    count = np.count_nonzero(drop < np.inf, axis=-1)
-    return drop, roots.solve(np.sort(drop, axis=-1), count, alpha - 1.0)
-
-
-def depth_of(root, step):
-    return np.where(root.near, 1.0 / step - root.theta, root.floor + root.lift / step)
-
-
-@each_form
-@pytest.mark.parametrize("n", [129, 700, 3000])
-@lemma("newton_norm_left")
-def test_the_root_without_a_sort_is_that_of_the_sorted_row(alpha, n):
-    step = alpha - 1.0
-    drop, wanted = sorted_root(long_rows(alpha, n, 0), alpha)
-    bound = 2.0 * exact.gap_bound(n, alpha) / step
-    for reach in (1.0 / step, 1.0 / step + 3.0, depth_of(wanted, step) * (1.0 + 2.0**-40)):
-        found = roots.root_of_many(drop, np.broadcast_to(reach, wanted.floor.shape).copy(), step)
-        assert np.all(np.abs(depth_of(found, step) - depth_of(wanted, step)) <= bound)
-        np.testing.assert_array_equal(found.close, wanted.close)
-        far = ~found.close[:, 0]
-        np.testing.assert_array_equal((drop <= found.floor)[far], (drop <= wanted.floor)[far])
-        assert np.all(np.any(drop == found.floor, axis=-1)[~far]) and np.all(found.lift[~far] > 0.0)
-
-
-@each_form
-@examples(60)
-@given(data=st.data())
-def test_a_row_of_any_kind_repeated_needs_no_sort(alpha, data):
-    row = np.repeat(data.draw(finite_rows()), data.draw(st.integers(1, 40))) * data.draw(st.sampled_from([1.0, 0.01]))
-    step = alpha - 1.0
-    drop, wanted = sorted_root(row[None], alpha)
-    found = roots.root_of_many(drop, np.full((1, 1), 1.0 / step + 2.0**-40), step)
-    bound = 2.0 * exact.gap_bound(row.size, alpha) / step
-    assert abs(depth_of(found, step) - depth_of(wanted, step)) <= bound
-    assert found.close or np.array_equal(drop <= found.floor, drop <= wanted.floor)
-
-
 @given(
-    n=st.integers(rows.LONG, rows.LONG + 3 * rows.GROUP),
+    n=st.integers(chunks.LONG, chunks.LONG + 3 * chunks.GROUP),
     seed=st.integers(0, 2**32 - 1),
 )
 def test_every_key_lies_below_a_peak_and_every_peak_is_a_key(n, seed):
     shown = np.random.default_rng(seed).normal(size=(2, n))
-    peaks = rows._peaks(shown)
-    assert peaks.shape == (2, n // rows.GROUP)
+    peaks = chunks._peaks(shown)
+    assert peaks.shape == (2, n // chunks.GROUP)
     np.testing.assert_array_equal(peaks.max(axis=-1), shown.max(axis=-1))
-    width = n // rows.GROUP
+    width = n // chunks.GROUP
     for row, own in zip(shown, peaks, strict=True):
         for place in range(width):
             assert own[place] == row[place::width].max()
 
 
 @pytest.mark.parametrize("alpha", [1.001, 1.25, 1.5, 1.75, 2.0, 2.5, 4.0])
-@pytest.mark.parametrize("n", [rows.LONG, rows.LONG + 5, 3001])
+@pytest.mark.parametrize("n", [chunks.LONG, chunks.LONG + 5, 3001])
 @lemma("threshold_subset")
 @lemma("candidate_superset")
 def test_looking_at_the_peaks_first_loses_no_key(alpha, n, monkeypatch):
@@ -92,8 +49,7 @@ def test_looking_at_the_peaks_first_loses_no_key(alpha, n, monkeypatch):
     by_row[::4] = 1.0
     found = [entmax_ref.entmax(scores, order) for order in (alpha, by_row)]
     support = entmax_ref.support(scores, alpha)
-    monkeypatch.setattr(rows, "LONG", n + 1)
-    monkeypatch.setattr(rows, "MANY", n + 1)
+    monkeypatch.setattr(chunks, "LONG", n + 1)
     np.testing.assert_array_equal(support, entmax_ref.support(scores, alpha))
     slack = 2.0 * exact.gap_bound(n, alpha)
     for order, probs in zip((alpha, by_row), found, strict=True):
@@ -111,4 +67,4 @@ def test_looking_at_the_peaks_first_loses_no_key(alpha, n, monkeypatch):
 def test_counting_bits_counts(data):
     shape = data.draw(st.tuples(st.integers(0, 4), st.integers(1, 70)))
     which = np.random.default_rng(data.draw(st.integers(0, 99))).random(shape) < 0.5
-    np.testing.assert_array_equal(roots.how_many(which)[:, 0], np.count_nonzero(which, axis=-1))
+    np.testing.assert_array_equal(how_many(which)[:, 0], np.count_nonzero(which, axis=-1))

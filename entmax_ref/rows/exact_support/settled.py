@@ -1,7 +1,7 @@
 """What becomes of the rows that have a key within rounding of tau?
 
 The solvers work on rounded drops, and may put such a key on the wrong side; and two scores may share one drop, one of
-them supported and one not. `entmax_ref.edge` decides; here the root and the drops are made to agree with it.
+them supported and one not. `edge` decides; here the root and the drops are made to agree with it.
 """
 
 from typing import NamedTuple
@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from entmax_ref.arguments import Booleans, Floats
-from entmax_ref.edge import support_size
-from entmax_ref.roots import LEAST, Root, at_rows, edge_width, how_many, root_of_support, shortfall
+from entmax_ref.rows.exact_support.edge import support_size
+from entmax_ref.rows.roots.form import LEAST, Root, at_rows, edge_width, how_many, shortfall
+from entmax_ref.rows.roots.support import root_of_support
 
 
 class Settled(NamedTuple):

@@ -12,9 +12,10 @@ from lemmas import lemma
 from profiles import examples
 
 import entmax_ref
-from entmax_ref import bounds, edge, support, threshold
+from entmax_ref import bounds, support, threshold
 from entmax_ref.certify import certify
-from entmax_ref.threshold import solve_rows
+from entmax_ref.rows.exact_support import edge
+from entmax_ref.rows.threshold import solve_rows
 
 pytest.importorskip("flint", reason="ball arithmetic comes with the extra certify")
 

@@ -2,6 +2,9 @@
 
 Rows lie on the last axis. Few of the keys of a long row matter, so those are gathered, and only they are sorted; what
 follows from the root is computed for them alone and written where they came from.
+
+What it buys, on 2**20 scores of six kinds: gathering makes rows of 512 keys and more up to seven times as fast, and
+short rows no slower; the maxima of groups make rows of 4,096 keys 0.8 to 4 times as fast, and 0.8 to 5 at 32,768.
 """
 
 from collections.abc import Iterator
@@ -12,15 +15,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from entmax_ref.arguments import Booleans, Floats
-from entmax_ref.roots import EDGE, LEAST, Root, how_many, log_probs, power_of_step, root_of_many, shortfall, solve
-from entmax_ref.settled import by_row, settle
+from entmax_ref.rows.exact_support.settled import by_row, settle
+from entmax_ref.rows.roots import solve
+from entmax_ref.rows.roots.form import EDGE, LEAST, Root, how_many, log_probs, power_of_step, shortfall
 
 Column = TypeVar("Column", float, float | Floats, Floats, Booleans)
 
 KEYS_PER_CHUNK = 2**17  # 1 MiB an array: what a chunk needs stays in the second-level cache
-LONG = 512  # keys of a row from which on it pays to look at the maxima of groups first
+LONG = 2048  # keys of a row from which on it pays to look at the maxima of groups first
 GROUP = 16
-MANY = 128  # keys of a row from which on it pays to look for the support without a sort
 LOWEST = -np.finfo(np.float64).max
 
 
@@ -136,10 +139,7 @@ def _solved(rows: slice, shown: Floats, step: float | Floats) -> Chunk:
     drop, index = _dropped(shown, top, step, keep, count, undefined)
     table = drop if index is None else by_row(drop, count)
     table[hollow, 0] = 0.0  # solved as rows of one key; nothing reads the answer
-    if not isinstance(step, np.ndarray) and step in (0.5, 1.0) and table.shape[1] > MANY:
-        root = root_of_many(table, reach, step)
-    else:
-        root = solve(np.sort(table, axis=-1), np.maximum(count, 1), step)
+    root = solve(np.sort(table, axis=-1), np.maximum(count, 1), step)
     if hollow.any():
         root.floor[hollow] = -1.0  # no key is supported
         drop = np.where(hollow[:, None], np.inf, drop) if index is None else drop
