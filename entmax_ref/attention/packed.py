@@ -1,4 +1,4 @@
-"""Attention over sequences of different lengths that lie one after the other: the output and the gradients."""
+"""What is attention over sequences of different lengths that lie one after the other?  Output and gradients."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from entmax_ref.arguments import Floats, as_flag, as_real, as_same_shape, refuse_masked
-from entmax_ref.attention import AttentionAux, forward
-from entmax_ref.attention_gradient import backward
-from entmax_ref.attention_problem import Problem, accept, has_axes
+from entmax_ref.attention.forward import AttentionAux, forward
+from entmax_ref.attention.gradient import backward
+from entmax_ref.attention.problem import Problem, accept, has_axes
 from entmax_ref.reading import read, shown
 
 

@@ -1,4 +1,4 @@
-"""Attention with alpha-entmax in place of softmax: the output, and the scores themselves."""
+"""What is the output of attention with alpha-entmax in place of softmax, and what are its scores?"""
 
 from dataclasses import dataclass
 from typing import Literal, overload
@@ -7,12 +7,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from entmax_ref.arguments import Floats, as_flag
-from entmax_ref.attention_gradient import attention_vjp
-from entmax_ref.attention_problem import Problem, accept
+from entmax_ref.attention.problem import Problem, accept
 from entmax_ref.rows.threshold import solve_rows
 from entmax_ref.transform import probs_of
-
-__all__ = ["AttentionAux", "attention", "attention_scores", "attention_vjp"]
 
 
 @dataclass(frozen=True)
