@@ -1,7 +1,8 @@
 """What was measured?  Tables made from the records in docs/results when the pages are built.
 
-The directive ``oracle-accuracy FILE`` shows what ``python -m entmax_ref.evidence`` wrote, ``oracle-versions FILE`` with
-what, when and on how many rows; ``oracle-speed FILE`` shows what ``python -m entmax_ref.timing`` wrote.
+The directive ``oracle-accuracy FILE`` shows what ``python -m adasplash2.bench.oracle_accuracy`` wrote, and
+``oracle-versions FILE`` with what, when and on how many rows; ``oracle-speed FILE`` shows what
+``python -m adasplash2.bench.oracle_speed`` wrote.
 """
 
 from __future__ import annotations

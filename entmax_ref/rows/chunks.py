@@ -18,11 +18,12 @@ from entmax_ref.arguments import Booleans, Floats
 from entmax_ref.rows.exact_support.settled import by_row, settle
 from entmax_ref.rows.roots import solve
 from entmax_ref.rows.roots.form import EDGE, LEAST, Root, how_many, log_probs, power_of_step, shortfall
+from entmax_ref.rows.roots.unsorted import root_of_many
 
 Column = TypeVar("Column", float, float | Floats, Floats, Booleans)
 
 KEYS_PER_CHUNK = 2**17  # 1 MiB an array: what a chunk needs stays in the second-level cache
-LONG = 2048  # keys of a row from which on it pays to look at the maxima of groups first
+LONG = 2048  # keys of a row from which on it pays to look at the maxima of groups first, and not to sort
 GROUP = 16
 LOWEST = -np.finfo(np.float64).max
 
@@ -139,7 +140,10 @@ def _solved(rows: slice, shown: Floats, step: float | Floats) -> Chunk:
     drop, index = _dropped(shown, top, step, keep, count, undefined)
     table = drop if index is None else by_row(drop, count)
     table[hollow, 0] = 0.0  # solved as rows of one key; nothing reads the answer
-    root = solve(np.sort(table, axis=-1), np.maximum(count, 1), step)
+    if not isinstance(step, np.ndarray) and step in (0.5, 1.0) and table.shape[1] >= LONG:
+        root = root_of_many(table, reach, step)
+    else:
+        root = solve(np.sort(table, axis=-1), np.maximum(count, 1), step)
     if hollow.any():
         root.floor[hollow] = -1.0  # no key is supported
         drop = np.where(hollow[:, None], np.inf, drop) if index is None else drop

@@ -67,10 +67,10 @@ def threshold(scores: ArrayLike, alpha: ArrayLike = 1.5, *, axis: int = -1, wher
 
     With the support known, tau has a closed form for alpha 1.5 and 2. From a key that is not supported a step of Newton
     on the norm of the gaps leads to a lower bound of tau, and the keys above it are fewer, until all of them are
-    supported. For other alpha below 2 that Newton finds the root itself. For alpha above 2 the support is bisected for,
-    and Newton runs on it, right of the root of a convex function, which it cannot overshoot. Newton runs until float64
-    allows no further progress, and rows leave as they are done. Everything happens relative to the maximum, in sums of
-    terms of one sign.
+    supported; many keys are not sorted for it. For other alpha below 2 that Newton finds the root itself. For alpha
+    above 2 the support is bisected for, and Newton runs on it, right of the root of a convex function, which it cannot
+    overshoot. Newton runs until float64 allows no further progress, and rows leave as they are done. Everything happens
+    relative to the maximum, in sums of terms of one sign.
 
     About keys within ``2**-45 * max(1, alpha - 1)`` of tau the exact mass decides, see `support`; where it puts one on
     the other side, the root is found again for that support, relative to its smallest key.

@@ -2,7 +2,8 @@
 
 What it buys: alpha 1.5 and 2 have a closed form (`closed`), three to five times as fast as Newton; from 1 to 2 Newton
 takes the place of some 50 halvings of a bracket (`newton`); above 2 the power of a gap has an infinite slope at 0, so
-the support is found first (`support`). `form` says how a root is kept.
+the support is found first (`support`); and rows of many keys need no sort at alpha 1.5 and 2 (`unsorted`). `form` says
+how a root is kept.
 """
 
 import numpy as np

@@ -10,15 +10,6 @@ from lemmas import lemma
 
 import entmax_ref
 from entmax_ref.rows import chunks
-from entmax_ref.rows.roots.form import how_many
-
-
-def long_rows(alpha, n, seed):
-    """Return rows that are hard for a root search, at offsets, some keys hidden."""
-    z = np.concatenate([hard.rows(n, seed)[1], 0.01 * hard.rows(n, seed + 1)[1], 1e-9 * hard.rows(n, seed + 2)[1]])
-    scores = z / (alpha - 1.0) + np.arange(len(z))[:, None] % 3
-    scores[::5, ::7] = -np.inf
-    return scores
 
 
 @given(
@@ -41,7 +32,7 @@ def test_every_key_lies_below_a_peak_and_every_peak_is_a_key(n, seed):
 @lemma("threshold_subset")
 @lemma("candidate_superset")
 def test_looking_at_the_peaks_first_loses_no_key(alpha, n, monkeypatch):
-    scores = long_rows(alpha, n, 3)
+    scores = hard.long_rows(alpha, n, 3)
     scores[7] = -np.inf
     scores[8, 5], scores[9, 5] = np.nan, np.inf
     scores[10, 1:] = -np.inf
@@ -61,10 +52,3 @@ def test_looking_at_the_peaks_first_loses_no_key(alpha, n, monkeypatch):
         total = np.nansum(probs, axis=-1)
         live = ~np.isnan(probs).any(axis=-1) & (scores > -np.inf).any(axis=-1)
         assert np.all(np.abs(total[live] - 1.0) <= 4 * 2.0**-52 * np.sqrt(n))
-
-
-@given(data=st.data())
-def test_counting_bits_counts(data):
-    shape = data.draw(st.tuples(st.integers(0, 4), st.integers(1, 70)))
-    which = np.random.default_rng(data.draw(st.integers(0, 99))).random(shape) < 0.5
-    np.testing.assert_array_equal(how_many(which)[:, 0], np.count_nonzero(which, axis=-1))

@@ -2,7 +2,8 @@
 
 Times ``numpy.sort``, ``threshold`` and ``entmax`` on square arrays of several kinds, interleaved, and writes medians.
 
-``python -m entmax_ref.timing --out docs/results/oracle_speed.json`` makes the record that the documentation shows.
+``python -m adasplash2.bench.oracle_speed --out docs/results/oracle_speed.json`` makes the record that the documentation
+shows.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from entmax_ref.arguments import Floats
 from entmax_ref.rows.threshold import threshold
 from entmax_ref.transform import entmax
 
+COMMAND = "python -m adasplash2.bench.oracle_speed"
 ALPHAS = (1.25, 1.5, 2.0)
 # What a row is made of: few keys may be supported, all may, or many are equal.
 KINDS: dict[str, Callable[[np.random.Generator, tuple[int, int]], Floats]] = {
@@ -54,7 +56,7 @@ def measure(kind: str, n: int, repeats: int, seed: int) -> dict[str, float]:
 
 def main(arguments: list[str] | None = None) -> int:
     """Measure, print a table of ratios to the sort, and write the record."""
-    parser = argparse.ArgumentParser(prog="python -m entmax_ref.timing", description=(__doc__ or "").split("\n\n")[1])
+    parser = argparse.ArgumentParser(prog=COMMAND, description=(__doc__ or "").split("\n\n")[1])
     parser.add_argument("--out", type=Path, required=True, help="JSON file to write")
     parser.add_argument("--n", type=int, default=4096, help="rows, and keys of a row")
     parser.add_argument("--repeats", type=int, default=5)
@@ -67,7 +69,7 @@ def main(arguments: list[str] | None = None) -> int:
         ratios = (f"{name} {taken / seconds['sort']:.2f}" for name, taken in seconds.items() if name != "sort")
         print(f"{kind:<18}sort {seconds['sort']:.3f} s, times as long: " + ", ".join(ratios), flush=True)
     record = {
-        "command": "python -m entmax_ref.timing " + shlex.join(sys.argv[1:] if arguments is None else arguments),
+        "command": f"{COMMAND} {shlex.join(sys.argv[1:] if arguments is None else arguments)}",
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
         "n": options.n,
         "versions": {"python": platform.python_version(), "numpy": np.__version__},

@@ -7,44 +7,44 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from entmax_ref import evidence
+from adasplash2.bench import oracle_accuracy
 
 pytest.importorskip("flint", reason="ball arithmetic comes with the extra certify")
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 RECORD = ROOT / "docs" / "results" / "oracle_accuracy.json"
 
 
 def test_the_command_writes_a_record(tmp_path):
     out = tmp_path / "record.json"
     arguments = ["--rows", "600", "--alpha", "1.5", "--processes", "1", "--seed", "5", "--out", str(out)]
-    assert evidence.main(arguments) == 0
+    assert oracle_accuracy.main(arguments) == 0
     record = json.loads(out.read_text(encoding="utf-8"))
     (result,) = record["results"]
     found = result["implementations"]["entmax_ref"]
     assert result["alpha"] == 1.5 and found["rows"] == 1000 and record["seed"] == 5
-    assert record["command"].startswith("python -m entmax_ref.evidence --rows 600")
+    assert record["command"].startswith("python -m adasplash2.bench.oracle_accuracy --rows 600")
     assert found["tau_of_bound"] <= 1.0 and found["probs_of_bound"] <= 1.0 and found["undecided"] == 0
 
 
 @pytest.mark.parametrize("block", range(11))
 def test_blocks_are_reproducible_and_of_their_kind(block):
-    scores = evidence.draw(1.5, block, seed=3)
-    np.testing.assert_array_equal(scores, evidence.draw(1.5, block, seed=3))
-    assert scores.shape[0] == evidence.rows_of(block) and np.isfinite(scores).all()
+    scores = oracle_accuracy.draw(1.5, block, seed=3)
+    np.testing.assert_array_equal(scores, oracle_accuracy.draw(1.5, block, seed=3))
+    assert scores.shape[0] == oracle_accuracy.rows_of(block) and np.isfinite(scores).all()
 
 
 def test_a_wrong_answer_is_noticed(monkeypatch):
-    right = evidence.measure((1.5, 0, 3))["entmax_ref"]
+    right = oracle_accuracy.measure((1.5, 0, 3))["entmax_ref"]
     assert right["tau_of_bound"] <= 1.0 and right["wrong_support"] == 0.0
-    threshold = evidence.threshold
-    monkeypatch.setattr(evidence, "threshold", lambda scores, alpha: threshold(scores, alpha) + 1e-14)
-    assert evidence.measure((1.5, 0, 3))["entmax_ref"]["tau_of_bound"] > 1.0
-    monkeypatch.setattr(evidence, "entmax", lambda scores, alpha: np.full(scores.shape, np.nan))
-    wrong = evidence.measure((1.5, 0, 3))["entmax_ref"]
+    threshold = oracle_accuracy.threshold
+    monkeypatch.setattr(oracle_accuracy, "threshold", lambda scores, alpha: threshold(scores, alpha) + 1e-14)
+    assert oracle_accuracy.measure((1.5, 0, 3))["entmax_ref"]["tau_of_bound"] > 1.0
+    monkeypatch.setattr(oracle_accuracy, "entmax", lambda scores, alpha: np.full(scores.shape, np.nan))
+    wrong = oracle_accuracy.measure((1.5, 0, 3))["entmax_ref"]
     assert wrong["probs_ulps"] == wrong["sum_ulps"] == wrong["probs_of_bound"] == np.inf
-    monkeypatch.setattr(evidence, "support", lambda scores, alpha: np.ones(scores.shape, dtype=bool))
-    assert evidence.measure((1.5, 0, 3))["entmax_ref"]["wrong_support"] > 0.0
+    monkeypatch.setattr(oracle_accuracy, "support", lambda scores, alpha: np.ones(scores.shape, dtype=bool))
+    assert oracle_accuracy.measure((1.5, 0, 3))["entmax_ref"]["wrong_support"] > 0.0
 
 
 def test_worst_errors_add_up_and_bounds_follow_them():
@@ -53,12 +53,12 @@ def test_worst_errors_add_up_and_bounds_follow_them():
         {"entmax_ref": {"rows": 3.0, "tau_ulps": 2.0, "tau_bound_ulps": 5.0}},
         {"entmax_ref": {"rows": 4.0, "tau_ulps": 1.5, "tau_bound_ulps": 8.0}},
     ]
-    assert evidence.combine(iter(parts)) == {"entmax_ref": {"rows": 9.0, "tau_ulps": 2.0, "tau_bound_ulps": 5.0}}
+    assert oracle_accuracy.combine(iter(parts)) == {"entmax_ref": {"rows": 9.0, "tau_ulps": 2.0, "tau_bound_ulps": 5.0}}
 
 
 def test_the_committed_record_keeps_the_promises():
     record = json.loads(RECORD.read_text(encoding="utf-8"))
-    assert [result["alpha"] for result in record["results"]] == list(evidence.ALPHAS)
+    assert [result["alpha"] for result in record["results"]] == list(oracle_accuracy.ALPHAS)
     for result in record["results"]:
         found = result["implementations"]["entmax_ref"]
         assert found["rows"] >= 100_000 and found["undecided"] == 0

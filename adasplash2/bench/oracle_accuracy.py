@@ -1,4 +1,4 @@
-"""How exact is the oracle, measured?  ``python -m entmax_ref.evidence --rows 100000 --out oracle_accuracy.json``
+"""How exact is the oracle, measured?  ``python -m adasplash2.bench.oracle_accuracy --rows 100000 --out FILE``
 
 Draws rows, certifies each (`entmax_ref.certify`), and records the worst error of the oracle next to its published
 bound. The package ``entmax`` is measured on the same rows if it is installed.
@@ -27,6 +27,7 @@ from entmax_ref.certify import Certificate, certify
 from entmax_ref.rows.threshold import threshold
 from entmax_ref.transform import entmax, support
 
+COMMAND = "python -m adasplash2.bench.oracle_accuracy"
 ALPHAS = (1.001, 1.1, 1.25, 4 / 3, 1.5, 1.75, 2.0, 2.5, 4.0)
 KINDS = ("gaussian", "grid", "near", "wide", "equal", "clusters", "offset", "edge")
 SHORT_ROWS, LONG_ROWS = 500, 20  # of one block, which are of one kind and one length
@@ -223,7 +224,7 @@ def blocks_for(rows: int) -> int:
 
 def main(arguments: list[str] | None = None) -> int:
     """Measure, print a table and write the record."""
-    parser = argparse.ArgumentParser(prog="python -m entmax_ref.evidence", description=(__doc__ or "").split("\n\n")[1])
+    parser = argparse.ArgumentParser(prog=COMMAND, description=(__doc__ or "").split("\n\n")[1])
     parser.add_argument("--rows", type=int, default=100_000, help="rows to draw for each alpha, at least")
     parser.add_argument("--out", type=Path, required=True, help="JSON file to write")
     parser.add_argument("--alpha", type=float, nargs="+", default=list(ALPHAS), help="orders to measure")
@@ -241,7 +242,7 @@ def main(arguments: list[str] | None = None) -> int:
                 print(f"{alpha:<8.4g}{name:<18}" + "  ".join(f"{key} {value:.3g}" for key, value in values.items()))
             sys.stdout.flush()
     record = {
-        "command": "python -m entmax_ref.evidence " + shlex.join(sys.argv[1:] if arguments is None else arguments),
+        "command": f"{COMMAND} {shlex.join(sys.argv[1:] if arguments is None else arguments)}",
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
         "seed": options.seed,
         "versions": {"python": platform.python_version(), **_versions()},
