@@ -10,7 +10,6 @@ import pytest
 from exact import U
 
 HEAD_DIM = 4
-
 SHAPES = {  # batch, heads, kv_heads, n_queries, n_keys, value_dim, options
     "plain": (1, 1, 1, 3, 4, 4, {}),
     "default options, square": (2, 2, 2, 4, 4, 4, {}),
@@ -28,7 +27,6 @@ SHAPES = {  # batch, heads, kv_heads, n_queries, n_keys, value_dim, options
 }
 
 each_shape = pytest.mark.parametrize("shape", SHAPES)
-
 each_alpha = pytest.mark.parametrize("alpha", [1.25, 1.5, 1.75, 2.0, 2.5])
 
 

@@ -1,4 +1,4 @@
-"""How are whole arrays of rows solved, exactly and in about the time of a sort?  The fast path, in three rooms.
+"""How are whole arrays of rows solved, exactly and fast?  The fast path, in three rooms.
 
 `entmax_ref.oracle` is the text; this package returns the same for arrays, and everything else here is built on it.
 

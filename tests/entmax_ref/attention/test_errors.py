@@ -8,7 +8,6 @@ import pytest
 import entmax_ref
 
 ONES = np.ones((2, 4, 3, 8))
-
 BAD_OPERANDS = [
     (
         {"query": ONES[0]},
