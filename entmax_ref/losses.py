@@ -142,6 +142,7 @@ def sparsemax_loss(scores: ArrayLike, target: ArrayLike, *, axis: int = -1) -> F
     Returns
     -------
     loss : ndarray of float64, the shape of ``scores`` without ``axis``
+        As `entmax_loss` returns it.
 
     Raises
     ------
@@ -173,6 +174,7 @@ def entmax15_loss(scores: ArrayLike, target: ArrayLike, *, axis: int = -1) -> Fl
     Returns
     -------
     loss : ndarray of float64, the shape of ``scores`` without ``axis``
+        As `entmax_loss` returns it.
 
     Raises
     ------

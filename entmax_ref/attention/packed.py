@@ -174,11 +174,11 @@ def attention_varlen_vjp(
 
     Parameters
     ----------
-    query, key, value, cu_seqlens_q, cu_seqlens_k : array_like
+    query, key, value
         As given to `attention_varlen`.
     d_out : array_like of real numbers, shape (total_queries, heads, value_dim)
         Gradient of a scalar with respect to the output.
-    alpha, is_causal, scale, enable_gqa, window
+    cu_seqlens_q, cu_seqlens_k, alpha, is_causal, scale, enable_gqa, window
         As given to `attention_varlen`.
     return_d_alpha : bool, default False
         Also return the gradient for ``alpha``.

@@ -16,7 +16,9 @@ def centre(at: Rows, value: ArrayLike) -> Floats:
     Parameters
     ----------
     at : Rows
+        As `exact_rows` returns them.
     value : array_like of real numbers, shape (..., n_keys, value_dim)
+        As the kernels get it.
 
     Returns
     -------
@@ -61,6 +63,7 @@ def delta(centre: ArrayLike, d_out: ArrayLike, centre_error: ArrayLike = 0.0) ->
     Returns
     -------
     bound : ndarray of float64, shape (..., n_queries)
+        Of the distance from the inner product of the exact centre and d_out.
 
     Notes
     -----
@@ -86,9 +89,13 @@ def d_query(at: Rows, key: ArrayLike, value: ArrayLike, d_out: ArrayLike, scale:
     Parameters
     ----------
     at : Rows
+        As `exact_rows` returns them.
     key, value : array_like of real numbers, shape (..., n_keys, head_dim) and (..., n_keys, value_dim)
+        As the kernels get them.
     d_out : array_like of real numbers, shape (..., n_queries, value_dim)
+        Gradient of a scalar with respect to the output, as the kernels get it.
     scale : float
+        Multiplier of q.k.
 
     Returns
     -------
@@ -121,14 +128,20 @@ def d_key(at: Rows, query: ArrayLike, value: ArrayLike, d_out: ArrayLike, scale:
     Parameters
     ----------
     at : Rows
+        As `exact_rows` returns them.
     query : array_like of real numbers, shape (..., n_queries, head_dim)
+        As the kernels get it.
     value : array_like of real numbers, shape (..., n_keys, value_dim)
+        As the kernels get it.
     d_out : array_like of real numbers, shape (..., n_queries, value_dim)
+        Gradient of a scalar with respect to the output, as the kernels get it.
     scale : float
+        Multiplier of q.k.
 
     Returns
     -------
     bound : ndarray of float64, shape (..., n_keys, head_dim)
+        Of the distance from ``scale * d_scores.T @ query``, the rounding of what is stored included.
 
     Notes
     -----
@@ -147,7 +160,9 @@ def d_value(at: Rows, d_out: ArrayLike) -> Floats:
     Parameters
     ----------
     at : Rows
+        As `exact_rows` returns them.
     d_out : array_like of real numbers, shape (..., n_queries, value_dim)
+        Gradient of a scalar with respect to the output, as the kernels get it.
 
     Returns
     -------

@@ -15,7 +15,9 @@ def output(at: Rows, value: ArrayLike) -> Floats:
     Parameters
     ----------
     at : Rows
+        As `exact_rows` returns them.
     value : array_like of real numbers, shape (..., n_keys, value_dim)
+        As the kernels get it.
 
     Returns
     -------

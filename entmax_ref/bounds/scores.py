@@ -44,6 +44,7 @@ def exact_rows(
     Returns
     -------
     rows : Rows
+        What the bounds of the stages take.
 
     Raises
     ------
@@ -77,6 +78,7 @@ def scores(query: ArrayLike, key: ArrayLike, z_scale: float, *, dtype: Operand) 
     Parameters
     ----------
     query, key : array_like of real numbers, shape (..., n_queries, head_dim) and (..., n_keys, head_dim)
+        As the kernels get them.
     z_scale : float
         ``scale * (alpha - 1)``.
     dtype : {"float32", "bfloat16", "float16"}
@@ -84,6 +86,7 @@ def scores(query: ArrayLike, key: ArrayLike, z_scale: float, *, dtype: Operand) 
     Returns
     -------
     bound : ndarray of float64, shape (..., n_queries, n_keys)
+        Of the distance from the exact z.
 
     Notes
     -----

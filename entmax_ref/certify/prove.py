@@ -46,6 +46,7 @@ def certify(
     Returns
     -------
     certificate : Certificate
+        The bounds, in the shape of the scores.
 
     Raises
     ------
