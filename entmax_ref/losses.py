@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from entmax_ref.arguments import Floats, as_target
+from entmax_ref.rows.jacobian import probs_of
 from entmax_ref.rows.threshold import SolvedRows, solve_rows
-from entmax_ref.transform import accept, probs_of
+from entmax_ref.transform import accept
 
 RATIO_NEAR_1 = 0.125  # where the closed form of _divergence has lost 16 times the rounding
 SERIES_TERMS = 20  # 0.125 ** 20 < 2**-59

@@ -8,8 +8,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from entmax_ref.arguments import Floats, as_flag
 from entmax_ref.attention.problem import Problem, accept
+from entmax_ref.rows.jacobian import probs_of
 from entmax_ref.rows.threshold import solve_rows
-from entmax_ref.transform import probs_of
 
 
 @dataclass(frozen=True)

@@ -5,11 +5,11 @@ from typing import Literal, NamedTuple, overload
 import numpy as np
 from numpy.typing import ArrayLike
 
+from entmax_ref.alpha_gradient import alpha_grad_of
 from entmax_ref.arguments import Floats, as_flag, as_same_shape, as_scores
 from entmax_ref.attention.problem import Problem, accept, has_axes
-from entmax_ref.derivatives import alpha_grad_of
+from entmax_ref.rows.jacobian import probs_of, vjp_of
 from entmax_ref.rows.threshold import SolvedRows, solve_rows
-from entmax_ref.transform import probs_of, vjp_of
 
 
 class Gradients(NamedTuple):
