@@ -10,6 +10,8 @@ import torch
 from .losses import Reduction, entmax_loss
 from .maps import entmax, entmax15, sparsemax
 
+__all__ = ["AlphaParameter", "Entmax", "Entmax15", "EntmaxLoss", "Sparsemax"]
+
 
 class AlphaParameter(torch.nn.Module):
     """An alpha that is learnt, between ``lowest`` and 2: ``lowest + (2 - lowest) * sigmoid(weight)``.
@@ -23,8 +25,10 @@ class AlphaParameter(torch.nn.Module):
         What every entry starts at; between ``lowest`` and 2.
     lowest : float, default 1.01
         Above 1 and below 2.
-    device, dtype
+    device : torch.device or str, optional
         Of the weight, as in `torch.nn.Linear`.
+    dtype : torch.dtype, optional
+        The same.
 
     Raises
     ------
@@ -101,6 +105,7 @@ class Entmax(_WithAlpha):
         As given to `entmax`; a tensor is a buffer, or if it is one a parameter, of this module.  A module, such as
         `AlphaParameter`, is called without arguments.
     dim : int, default -1
+        The dimension of the keys.
 
     Examples
     --------
@@ -130,6 +135,7 @@ class Sparsemax(torch.nn.Module):
     Parameters
     ----------
     dim : int, default -1
+        The dimension of the keys.
     """
 
     def __init__(self, dim: int = -1) -> None:
@@ -151,6 +157,7 @@ class Entmax15(Sparsemax):
     Parameters
     ----------
     dim : int, default -1
+        The dimension of the keys.
     """
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:

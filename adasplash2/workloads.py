@@ -15,6 +15,8 @@ import torch
 from adasplash2 import data
 from adasplash2.families import FAMILIES, Draw
 
+__all__ = ["DTYPES", "NAMES", "Workload", "captured", "captured_cases", "captured_names", "workload"]
+
 DTYPES = (torch.bfloat16, torch.float16, torch.float32, torch.float64)
 
 
@@ -163,12 +165,16 @@ def workload(
         deviation S around 4. ``sink_local{W}``: ``sink``, whose odd keys carry a vector of their neighbourhood in
         place of the topic's, so that about W local keys of every query compete with those of its topic. The other
         names are hard rows; the field ``note`` says what each is.
-    batch, heads, n_queries, head_dim : int
-        Sizes, at least 1; ``head_dim`` at least 2 for names that reserve a component.
+    batch, heads : int
+        Sizes, at least 1.
     kv_heads : int, optional
         Heads of key and value; divides ``heads``. Default: ``heads``.
+    n_queries : int
+        At least 1.
     n_keys : int, optional
         Default: ``n_queries``; for ``no_key``, two thirds of it.
+    head_dim : int
+        At least 1, and at least 2 for names that reserve a component.
     dtype : torch.dtype
         bfloat16, float16, float32 or float64. Draws are float32, rounded once to ``dtype``.
     device : torch.device or str
@@ -183,6 +189,7 @@ def workload(
     Returns
     -------
     Workload
+        The tensors, on the device, with a note that says what they are.
 
     Raises
     ------
@@ -232,7 +239,13 @@ def workload(
 
 
 def captured_names() -> tuple[str, ...]:
-    """Return the names that ``captured`` takes."""
+    """Return the names that ``captured`` takes.
+
+    Returns
+    -------
+    names : tuple of str
+        In the order of the file.
+    """
     return data.case_names()
 
 
@@ -290,6 +303,17 @@ def captured_cases(
     device: torch.device | str = "cpu",
     is_causal: bool = False,
 ) -> Iterator[Workload]:
-    """Yield every recorded case, in the order of ``captured_names()``; parameters as in ``captured``."""
+    """Yield every recorded case, in the order of ``captured_names()``.
+
+    Parameters
+    ----------
+    dtype, device, is_causal
+        As given to `captured`.
+
+    Yields
+    ------
+    Workload
+        As `captured` returns it.
+    """
     for name in captured_names():
         yield captured(name, dtype=dtype, device=device, is_causal=is_causal)

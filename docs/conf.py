@@ -65,6 +65,8 @@ html_theme_options = {
 }
 html_sidebars = {
     "index": [],
+    "import_the_reference": [],
+    "train": [],
     "installation": [],
     "tutorial": [],
     "oracle": [],

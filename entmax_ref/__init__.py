@@ -12,11 +12,18 @@ array([1., 0., 0.])
 array([0.625, 0.375, 0.   ])
 """
 
-from entmax_ref.attention import AttentionAux, attention, attention_scores, attention_vjp
-from entmax_ref.derivatives import entmax_alpha_grad, entmax_jacobian, entmax_jvp, entmax_second, entmax_vjp
+from entmax_ref.alpha_gradient import entmax_alpha_grad
+from entmax_ref.attention import (
+    AttentionAux,
+    attention,
+    attention_scores,
+    attention_varlen,
+    attention_varlen_vjp,
+    attention_vjp,
+)
+from entmax_ref.derivatives import entmax_jacobian, entmax_jvp, entmax_second, entmax_vjp
 from entmax_ref.losses import entmax15_loss, entmax_loss, entmax_loss_grad, sparsemax_loss
-from entmax_ref.packed import attention_varlen, attention_varlen_vjp
-from entmax_ref.threshold import threshold
+from entmax_ref.rows.threshold import threshold
 from entmax_ref.transform import entmax, entmax15, softmax, sparsemax, support
 
 __all__ = [

@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from entmax_ref.arguments import Floats, as_target
-from entmax_ref.threshold import SolvedRows, solve_rows
-from entmax_ref.transform import accept, probs_of
+from entmax_ref.rows.jacobian import probs_of
+from entmax_ref.rows.threshold import SolvedRows, solve_rows
+from entmax_ref.transform import accept
 
 RATIO_NEAR_1 = 0.125  # where the closed form of _divergence has lost 16 times the rounding
 SERIES_TERMS = 20  # 0.125 ** 20 < 2**-59
@@ -142,6 +143,7 @@ def sparsemax_loss(scores: ArrayLike, target: ArrayLike, *, axis: int = -1) -> F
     Returns
     -------
     loss : ndarray of float64, the shape of ``scores`` without ``axis``
+        As `entmax_loss` returns it.
 
     Raises
     ------
@@ -173,6 +175,7 @@ def entmax15_loss(scores: ArrayLike, target: ArrayLike, *, axis: int = -1) -> Fl
     Returns
     -------
     loss : ndarray of float64, the shape of ``scores`` without ``axis``
+        As `entmax_loss` returns it.
 
     Raises
     ------

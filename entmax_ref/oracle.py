@@ -34,6 +34,8 @@ import math
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+__all__ = ["entmax", "support", "threshold"]
+
 Row = NDArray[np.float64]
 
 

@@ -46,6 +46,8 @@ from entmax_ref.arguments import Floats, as_alpha, as_axis, as_scores
 from entmax_ref.reading import shown
 from entmax_ref.stages import Bracket
 
+__all__ = ["SOLVERS", "Solver", "Sums", "Trace", "solve"]
+
 MOST_PASSES = 10_000
 
 

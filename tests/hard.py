@@ -23,3 +23,11 @@ def rows(n, seed=0):
     names, z = zip(*found, strict=True)
     z = np.stack(z)
     return list(names), z - z.max(axis=-1, keepdims=True)
+
+
+def long_rows(alpha, n, seed):
+    """Return rows that are hard for a root search, at offsets, some keys hidden."""
+    z = np.concatenate([rows(n, seed)[1], 0.01 * rows(n, seed + 1)[1], 1e-9 * rows(n, seed + 2)[1]])
+    scores = z / (alpha - 1.0) + np.arange(len(z))[:, None] % 3
+    scores[::5, ::7] = -np.inf
+    return scores

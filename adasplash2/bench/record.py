@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import json
-import math
 import statistics
 import types
 import typing
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from adasplash2.verify.machine import Machine
+from adasplash2.verify.record import to_plain
 
 from .cases import Case
 from .flex import FlexCheck
@@ -189,19 +189,6 @@ def read_record(path: Path, kind: type[Kept]) -> Kept:
             raise ValueError(f"{path.name}: {name} must be {expected[name]!r}, got {plain.get(name)!r}. Make it again.")
     found: Kept = from_plain(kind, plain)
     return found
-
-
-def to_plain(value: Any) -> Any:
-    """Return dictionaries, lists, strings and numbers; NaN and infinities become strings."""
-    if dataclasses.is_dataclass(value):
-        return {field.name: to_plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
-    if isinstance(value, dict):
-        return {str(name): to_plain(part) for name, part in value.items()}
-    if isinstance(value, list | tuple):
-        return [to_plain(part) for part in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value)
-    return value
 
 
 def from_plain(kind: Any, plain: Any) -> Any:

@@ -1,6 +1,6 @@
 """What are the probabilities of rows of keys, for any alpha above 1, to the last digits of float64?
 
-The method of `entmax_ref.roots`. The root is kept in one of two forms, so that neither the offset of a row nor alpha
+The method of `entmax_ref.rows`. The root is kept in one of two forms, so that neither the offset of a row nor alpha
 costs digits: ``theta = (1 + tau - row_max) / step`` where every gap is close to 1 (``size ** step < 2``), and ``lift``,
 the gap of the smallest supported key, elsewhere: gaps are then ``lift + step * (score - smallest supported score)``,
 and the mass is 1 for just these gaps. ``step`` is ``alpha - 1`` throughout, a float, or (m, 1) with one for each row,
@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import torch
 
-MAX_STEPS = 200  # as in `entmax_ref.roots`, where no row took more than 14
+MAX_STEPS = 200  # as in `entmax_ref.rows`, where no row took more than 14
 EDGE = 2.0**-45  # above the error of theta's gap
 LEAST = 5e-324
 
@@ -155,7 +155,7 @@ def _lift_by_newton(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return lift with ``sum((lift + above) ** power) == 1``, and x with ``lift = x ** max(1, step)``, (m, 1) each.
 
-    In x, a power of the mass is convex: Newton from the right of the root does not overshoot, see `entmax_ref.roots`.
+    In x, a power of the mass is convex: Newton from the right of the root does not overshoot, see `entmax_ref.rows`.
     """
     steep = isinstance(step, float) and step > 1.0
     most = 1.0 - above[:, :1] + 2.0**-50

@@ -7,10 +7,12 @@ import datetime
 import json
 import math
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .machine import Machine
-from .measure import Result
+
+if TYPE_CHECKING:
+    from .measure import Result
 
 # 2: comparisons of out and gradients are those of the worst row, with what became of all of them.
 SCHEMA = 2
@@ -25,7 +27,7 @@ def as_record(machine: Machine, results: list[Result], *, asked: int, seconds: f
         "seconds": round(seconds, 3),
         "cases_asked": asked,
         "passed": len(results) == asked and all(result.passed for result in results),
-        "results": [_plain(_result(result)) for result in results],
+        "results": [to_plain(_result(result)) for result in results],
     }
 
 
@@ -46,12 +48,14 @@ def _result(result: Result) -> dict[str, Any]:
     return fields
 
 
-def _plain(value: Any) -> Any:
-    """Return a value that JSON can hold."""
+def to_plain(value: Any) -> Any:
+    """Return dictionaries, lists, strings and numbers; NaN and infinities become strings."""
+    if dataclasses.is_dataclass(value):
+        return {field.name: to_plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
     if isinstance(value, dict):
-        return {str(name): _plain(part) for name, part in value.items()}
+        return {str(name): to_plain(part) for name, part in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(part) for part in value]
+        return [to_plain(part) for part in value]
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
     return value

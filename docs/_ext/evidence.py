@@ -1,7 +1,9 @@
 """What was measured?  Tables made from the records in docs/results when the pages are built.
 
-The directive ``oracle-accuracy FILE`` shows what ``python -m entmax_ref.evidence`` wrote, ``oracle-versions FILE`` with
-what, when and on how many rows; ``oracle-speed FILE`` shows what ``python -m entmax_ref.timing`` wrote.
+The directive ``oracle-accuracy FILE`` shows what ``python -m adasplash2.bench.oracle_accuracy`` wrote, and
+``oracle-versions FILE`` with what, when and on how many rows; ``oracle-speed FILE`` shows what
+``python -m adasplash2.bench.oracle_speed`` wrote, and ``oracle-peers FILE`` what
+``python -m adasplash2.bench.oracle_peers`` wrote.
 """
 
 from __future__ import annotations
@@ -105,6 +107,24 @@ class OracleSpeed(Record):
         return self.parsed(lines)
 
 
+class OraclePeers(Record):
+    """One row for each alpha and implementation: rows that are wrong, and losses that are no number."""
+
+    def run(self) -> list[nodes.Node]:
+        """Return the table and how it was made."""
+        record = self.record()
+        lines = [".. list-table::", "   :header-rows: 1", ""]
+        lines += table_row(("alpha", "map", "rows", "wrong support", "wrong probabilities", "no number as loss"))
+        for result in record["results"]:
+            for name, counts in result["implementations"].items():
+                own = name == "entmax_ref"
+                shown = (f"{counts[key]:,}" for key in ("rows", "support", "probs", "loss"))
+                lines += table_row((f"{result['alpha']:g}" if own else "", f"**{name}**" if own else name, *shown))
+        versions = ", ".join(f"{name} {version}" for name, version in record["versions"].items())
+        lines += ["", f"``{record['command']}`` on {record['date']}, {record['machine']}, {versions}."]
+        return self.parsed(lines)
+
+
 class OracleVersions(Record):
     """How the record was made."""
 
@@ -134,4 +154,5 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.add_directive("oracle-accuracy", OracleAccuracy)
     app.add_directive("oracle-versions", OracleVersions)
     app.add_directive("oracle-speed", OracleSpeed)
+    app.add_directive("oracle-peers", OraclePeers)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

@@ -13,21 +13,13 @@ One head at a time: matrices (n_queries, head_dim) and (n_keys, head_dim), with 
 grouped heads, join the queries of a group along their axis: the bounds of d_key and d_value then hold for the group.
 """
 
+from entmax_ref.bounds.backward import centre, d_key, d_query, d_value, delta
 from entmax_ref.bounds.model import Operand, gamma, product_gamma, sum_gamma
 from entmax_ref.bounds.oracle import entmax, threshold
-from entmax_ref.bounds.stages import (
-    Rows,
-    centre,
-    d_key,
-    d_query,
-    d_value,
-    delta,
-    exact_rows,
-    mass,
-    output,
-    scores,
-    tau,
-)
+from entmax_ref.bounds.output import output
+from entmax_ref.bounds.refine import mass, tau
+from entmax_ref.bounds.rows import Rows
+from entmax_ref.bounds.scores import exact_rows, scores
 
 __all__ = [
     "Operand",

@@ -45,6 +45,7 @@ def gamma(roundings: ArrayLike, unit: float = U) -> Floats:
     Parameters
     ----------
     roundings : array_like of int
+        How many, at least 0.
     unit : float, default 2**-24
         Unit roundoff.
 
@@ -75,6 +76,7 @@ def product_gamma(terms: ArrayLike, dtype: Operand) -> Floats:
     Returns
     -------
     bound : ndarray of float64
+        Relative to the sum of the moduli of the terms.
 
     Notes
     -----

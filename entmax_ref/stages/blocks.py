@@ -33,6 +33,7 @@ def block_list(kept: Booleans) -> list[NDArray[np.int64]]:
     Parameters
     ----------
     kept : ndarray of bool, shape (..., n_blocks)
+        A mask of blocks of keys.
 
     Returns
     -------
@@ -75,9 +76,11 @@ def block_mask_transpose(kept: Booleans) -> Booleans:
     Parameters
     ----------
     kept : ndarray of bool, shape (..., n_query_blocks, n_key_blocks)
+        Which key blocks each query block visits.
 
     Returns
     -------
     transposed : ndarray of bool, shape (..., n_key_blocks, n_query_blocks)
+        Which query blocks visit each key block.
     """
     return np.swapaxes(kept, -1, -2)

@@ -16,6 +16,7 @@ def collect(z: Floats, lo: Floats) -> Booleans:
     Returns
     -------
     live : ndarray of bool, shape (..., n)
+        False only for keys outside the support.
 
     Notes
     -----

@@ -51,6 +51,7 @@ def dense(z: Floats, alpha: float = 1.5, *, block: int) -> Dense:
     Returns
     -------
     dense : Dense
+        What the pass found of each row.
 
     Notes
     -----

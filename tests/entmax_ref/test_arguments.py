@@ -1,87 +1,20 @@
-"""Does every public function refuse what it cannot serve in one clear line, and honour the mask of a masked array?"""
+"""Does every public function refuse what it cannot serve in one clear line?"""
 
 import collections
 import datetime
 import itertools
 import re
-import sys
-import types
 import warnings
 from fractions import Fraction
 
 import numpy as np
 import pytest
+from public_calls import ARGUMENTS, CALLS, OPERAND, PACKED, ROW, message_of, nested_tensor, parts_of, quietly, torch
 
 import entmax_ref
-from entmax_ref import bounds, reading
+from entmax_ref import bounds
 from entmax_ref.certify import certify
 from entmax_ref.solvers import solve
-
-torch = pytest.importorskip("torch")
-
-ROW = np.array([[1.0, 0.5, -2.0], [0.25, 0.0, 0.5]])
-SPREAD = np.array([[0.5, -1.0, 2.0], [1.0, 0.0, 0.0]])
-TARGET = np.array([[0.5, 0.5, 0.0], [0.0, 0.0, 1.0]])
-OPERAND = np.arange(12.0).reshape(1, 2, 3, 2) / 8.0
-PACKED = OPERAND[0].swapaxes(0, 1)
-PACKS = {"query": PACKED, "key": PACKED, "value": PACKED, "cu_seqlens_q": [0, 1, 3], "cu_seqlens_k": [0, 2, 3]}
-HEADS = {"query": OPERAND, "key": OPERAND, "value": OPERAND, "mask": np.ones((3, 3), bool), "bias": np.zeros((3, 3))}
-PROOF = certify(ROW, 2.0)
-ROWS = bounds.exact_rows(ROW, ROW, scale=1.0, dtype="float32")
-
-# Each public function, the name that its messages begin with, and arguments that it takes.
-CALLS = {
-    **{
-        name: (getattr(entmax_ref, name), {"scores": ROW, "where": ROW > -1.0})
-        for name in ("entmax", "entmax15", "softmax", "sparsemax", "support", "threshold")
-    },
-    **{
-        name: (getattr(entmax_ref, name), {"scores": ROW, "alpha": 1.25, "where": ROW > -1.0})
-        for name in ("entmax_jacobian", "entmax_alpha_grad")
-    },
-    "entmax_vjp": (entmax_ref.entmax_vjp, {"scores": ROW, "d_probs": SPREAD, "alpha": 1.5}),
-    "entmax_jvp": (entmax_ref.entmax_jvp, {"scores": ROW, "d_scores": SPREAD, "alpha": 1.5}),
-    "entmax_second": (
-        entmax_ref.entmax_second,
-        {"scores": ROW, "d_probs": SPREAD, "d_scores": SPREAD, "alpha": [1.5, 2.0]},
-    ),
-    "entmax_loss": (entmax_ref.entmax_loss, {"scores": ROW, "target": TARGET, "alpha": 1.5}),
-    "entmax_loss_grad": (entmax_ref.entmax_loss_grad, {"scores": ROW, "target": [0, 2], "alpha": 1.5}),
-    "entmax15_loss": (entmax_ref.entmax15_loss, {"scores": ROW, "target": [0, 2]}),
-    "sparsemax_loss": (entmax_ref.sparsemax_loss, {"scores": ROW, "target": TARGET}),
-    "attention": (entmax_ref.attention, {**HEADS, "alpha": [1.5, 2.0], "scale": 0.5}),
-    "attention_vjp": (entmax_ref.attention_vjp, {**HEADS, "d_out": OPERAND, "alpha": 1.5, "scale": 0.5}),
-    "attention_scores": (
-        entmax_ref.attention_scores,
-        {name: HEADS[name] for name in ("query", "key", "mask", "bias")},
-    ),
-    "attention_varlen": (entmax_ref.attention_varlen, {**PACKS, "alpha": 1.5, "scale": 0.5}),
-    "attention_varlen_vjp": (entmax_ref.attention_varlen_vjp, {**PACKS, "d_out": PACKED, "alpha": [1.5, 1.5]}),
-    "certify": (certify, {"scores": ROW, "alpha": 2.0, "tau": [0.0, 0.0], "where": ROW > -1.0}),
-    "solve": (lambda **options: solve("newton", **options), {"z": ROW, "alpha": 1.5}),
-    "Certificate.tau_error": (PROOF.tau_error, {"found": [0.0, 0.0]}),
-    "Certificate.probs_error": (PROOF.probs_error, {"found": TARGET}),
-    "bounds.threshold": (bounds.threshold, {"scores": ROW, "alpha": 1.5, "where": ROW > -1.0}),
-    "bounds.entmax": (bounds.entmax, {"scores": ROW, "alpha": 1.5, "where": ROW > -1.0}),
-    "exact_rows": (bounds.exact_rows, {"query": ROW, "key": ROW, "scale": 1.0, "visible": np.ones((2, 2), bool)}),
-    "scores": (lambda **options: bounds.scores(z_scale=1.0, dtype="float32", **options), {"query": ROW, "key": ROW}),
-    "output": (lambda **options: bounds.output(ROWS, **options), {"value": ROW}),
-    "centre": (lambda **options: bounds.centre(ROWS, **options), {"value": ROW}),
-    "delta": (bounds.delta, {"centre": ROW, "d_out": ROW, "centre_error": ROW}),
-    "d_query": (
-        lambda **options: bounds.d_query(ROWS, **options),
-        {"key": ROW, "value": ROW, "d_out": ROW, "scale": 1.0},
-    ),
-    "d_key": (
-        lambda **options: bounds.d_key(ROWS, **options),
-        {"query": ROW, "value": ROW, "d_out": ROW, "scale": 1.0},
-    ),
-    "d_value": (lambda **options: bounds.d_value(ROWS, **options), {"d_out": ROW}),
-    "gamma": (bounds.gamma, {"roundings": [3]}),
-    "sum_gamma": (bounds.sum_gamma, {"block": 64}),
-    "product_gamma": (lambda **options: bounds.product_gamma(dtype="float32", **options), {"terms": [3]}),
-}
-MAY_BE_MASKED = {"scores", "z", "where", "mask", "bias", "visible"}
 
 
 class Contrary:
@@ -117,11 +50,13 @@ BAD = {
     "bfloat16 tensor": lambda: torch.ones(2, 3, dtype=torch.bfloat16),
     "sparse tensor": lambda: torch.ones(2, 3).to_sparse(),
     "jagged tensor": lambda: torch.nested.nested_tensor([torch.ones(2), torch.ones(3)], layout=torch.jagged),
-    "nested tensor": lambda: _nested(),
+    "nested tensor": lambda: nested_tensor(),
     "meta tensor": lambda: torch.ones(2, 3, device="meta"),
     "complex tensor": lambda: torch.ones(2, 3, dtype=torch.complex64).conj(),
     "tensor of another sign": lambda: (torch.ones(2, 3) * 1j).conj().imag,
 }
+
+
 # What NumPy reads as numbers or booleans: served if the function can, refused in our words if not.
 ODD = {
     "None": lambda: None,
@@ -141,7 +76,7 @@ ODD = {
     "uint8": lambda: np.ones((2, 3), np.uint8),
     "uint64": lambda: np.full((2, 3), 2**64 - 1, np.uint64),
     "other byte order": lambda: ROW.astype(">f8"),
-    "matrix": lambda: _quietly(np.asmatrix, ROW),
+    "matrix": lambda: quietly(np.asmatrix, ROW),
     "reversed": lambda: ROW[::-1, ::-1],
     "tensor": lambda: torch.ones(2, 3),
     "int tensor": lambda: torch.ones(2, 3, dtype=torch.int64),
@@ -156,26 +91,8 @@ ODD = {
     "a deque": lambda: collections.deque([1.0, 2.0]),
     "huge": lambda: [1e308, -1e308],
 }
+
 OF_STAGES = ("exact_rows", "scores", "output", "centre", "delta", "d_query", "d_key", "d_value")
-ARGUMENTS = [(function, name) for function, (_, taken) in CALLS.items() for name in taken]
-
-
-def _quietly(make, given):
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return make(given)
-
-
-def _nested():
-    return _quietly(torch.nested.nested_tensor, [torch.ones(2), torch.ones(3)])
-
-
-def message_of(function, error):
-    """Return what is said without the name of the function, which must lead."""
-    function = function.removeprefix("bounds.")
-    text = str(error)
-    assert text.startswith(f"{function}: ") and "\n" not in text and len(text) < 500, text
-    return text.removeprefix(f"{function}: ")
 
 
 def test_every_public_function_is_here():
@@ -211,150 +128,15 @@ def test_what_is_odd_is_served_or_refused_by_name(function, name):
             assert re.search(r"\b(must|share|needs)\b", message) and message.endswith("."), (kind, message)
             assert any(argument in message for argument in (*taken, "axis")), (kind, message)
         else:
-            for part in _parts(found):
+            for part in parts_of(found):
                 assert type(part) in (np.ndarray, np.float64, float), (kind, type(part))
-
-
-@pytest.mark.parametrize(("function", "name"), [one for one in ARGUMENTS if one[1] not in MAY_BE_MASKED])
-def test_a_masked_entry_that_means_nothing_is_refused(function, name):
-    call, taken = CALLS[function]
-    given = np.ma.array(taken[name], mask=np.zeros(np.shape(taken[name]), bool))
-    expected, found = call(**taken), call(**{**taken, name: given})
-    for one, other in zip(_parts(expected), _parts(found), strict=True):
-        np.testing.assert_array_equal(one, other)
-    given[(0,) * given.ndim] = np.ma.masked
-    with pytest.raises(ValueError, match=rf"{name} must have no masked entry; 1 of {given.size} are masked.* Fill "):
-        call(**{**taken, name: given})
-
-
-def _parts(found):
-    if isinstance(found, tuple):
-        return [part for one in found for part in _parts(one)]
-    if hasattr(found, "__dataclass_fields__"):
-        return [
-            getattr(found, name) for name in found.__dataclass_fields__ if isinstance(getattr(found, name), np.ndarray)
-        ]
-    return [found]
-
-
-HIDDEN = np.array([[True, False, False], [False, False, True]])
-BY_SCORES = [name for name, (_, taken) in CALLS.items() if "scores" in taken and name != "certify"] + [
-    "certify",
-    "solve",
-]
-
-
-@pytest.mark.parametrize("function", BY_SCORES)
-def test_a_masked_score_is_a_key_that_is_not_visible(function):
-    call, taken = CALLS[function]
-    name = "z" if function == "solve" else "scores"
-    bare = np.where(HIDDEN, 1e6, ROW)  # would take all the weight
-    masked = np.ma.array(bare, mask=HIDDEN)
-    expected = _parts(call(**{**taken, name: np.where(HIDDEN, -np.inf, ROW)}))
-    given = [masked, [np.ma.array(row, mask=hidden) for row, hidden in zip(bare, HIDDEN, strict=True)]]
-    entries = [list(zip(*both, strict=True)) for both in zip(ROW, HIDDEN, strict=True)]
-    given.append([[np.ma.masked if hides else value for value, hides in row] for row in entries])
-    for one in given:
-        found = _parts(call(**{**taken, name: one}))
-        for part, wanted in zip(found, expected, strict=True):
-            assert type(part) is np.ndarray
-            np.testing.assert_array_equal(part, wanted)
-    assert (masked.data == bare).all() and (masked.mask == HIDDEN).all()
-    if "where" in taken:
-        by_where = _parts(call(**{**taken, name: bare, "where": taken["where"] & ~HIDDEN}))
-        for part, wanted in zip(by_where, _parts(call(**{**taken, name: masked})), strict=True):
-            np.testing.assert_array_equal(part, wanted)
-
-
-def test_masked_integers_and_a_shrunken_mask():
-    scores = np.ma.array([9, 1, 0], mask=[True, False, False])
-    assert entmax_ref.entmax(scores, 2.0).tolist() == [0.0, 1.0, 0.0]
-    assert entmax_ref.support(np.ma.array([5.0, 1.0], mask=np.ma.nomask)).tolist() == [True, False]
-    assert np.isposinf(entmax_ref.threshold(np.ma.masked_all(3)))
-
-
-def test_a_masked_entry_of_a_mask_is_not_visible():
-    where = np.ma.array([True, True, False], mask=[True, False, False])
-    assert entmax_ref.entmax([9.0, 1.0, 0.0], where=where).tolist() == [0.0, 1.0, 0.0]
-
-
-def test_a_masked_bias_hides_its_key_and_has_no_gradient():
-    bias = np.ma.array(np.zeros((3, 3)), mask=np.eye(3, dtype=bool))
-    plain = np.where(np.eye(3, dtype=bool), -np.inf, 0.0)
-    for name in ("attention", "attention_scores", "attention_vjp"):
-        call, taken = CALLS[name]
-        more = {"return_d_bias": True} if name == "attention_vjp" else {}
-        found, wanted = (_parts(call(**{**taken, **more, "bias": one})) for one in (bias, plain))
-        for part, other in zip(found, wanted, strict=True):
-            assert type(part) is np.ndarray
-            np.testing.assert_array_equal(part, other)
-    mask = np.ma.array(np.ones((3, 3), bool), mask=np.eye(3, dtype=bool))
-    by_mask = entmax_ref.attention(OPERAND, OPERAND, OPERAND, mask=mask)
-    np.testing.assert_array_equal(by_mask, entmax_ref.attention(OPERAND, OPERAND, OPERAND, bias=bias))
-
-
-@pytest.mark.parametrize(
-    ("tensor", "message"),
-    [
-        (lambda: torch.ones(3, requires_grad=True), "that requires grad. Pass scores.detach().numpy()."),
-        (
-            lambda: torch.ones(3, dtype=torch.bfloat16, requires_grad=True),
-            "requires grad and has dtype torch.bfloat16, which NumPy lacks. Pass scores.detach().float().numpy().",
-        ),
-        (lambda: torch.ones(3).to_sparse(), "has the layout torch.sparse_coo. Pass scores.to_dense().numpy()."),
-        (lambda: torch.ones(3, device="meta"), "lies on the meta device and holds no numbers. Make it on the CPU."),
-        (_nested, "is nested. Pad it with torch.nested.to_padded_tensor, and hide the padding with a mask."),
-    ],
-)
-def test_a_tensor_that_numpy_cannot_read_says_how_to_make_it_one(tensor, message):
-    with pytest.raises(TypeError) as refused:
-        entmax_ref.entmax(tensor())
-    assert str(refused.value).startswith("entmax: scores must be an array of real numbers; it is a torch tensor that ")
-    assert message.removeprefix("that ") in str(refused.value) and "ragged" not in str(refused.value)
-
-
-def test_a_gpu_tensor_is_told_the_way_to_the_cpu():
-    there = types.SimpleNamespace(
-        is_nested=False,
-        device=torch.device("cuda:0"),
-        layout=torch.strided,
-        requires_grad=True,
-        is_quantized=False,
-        dtype=torch.bfloat16,
-    )
-    said = reading._trouble("query", there)
-    assert said.startswith("requires grad and lies on cuda:0 and has dtype torch.bfloat16, which NumPy lacks. ")
-    assert said.endswith("Pass query.detach().cpu().float().numpy()")
-
-
-def test_tensors_in_a_list_are_named_wherever_they_stand():
-    named = r"it holds a torch tensor, t say, that .* Pass t\..*\(\), and so for each\."
-    for later in (torch.ones(2, requires_grad=True), torch.ones(2, dtype=torch.bfloat16)):
-        for first in (torch.ones(2), [1.0, 2.0]):
-            with pytest.raises(TypeError, match=named):
-                entmax_ref.entmax([first, later])
-    with pytest.raises(TypeError, match=r"it has torch tensors in it, .* Pass plain tensors of one shape"):
-        entmax_ref.entmax([torch.ones(2), torch.ones(3)])
-    with pytest.raises(TypeError, match=r"outside of torch.func and torch.compile\."):
-        torch.vmap(lambda row: torch.tensor(entmax_ref.entmax(row)))(torch.ones(2, 2))
-    assert entmax_ref.sparsemax([torch.ones(2), torch.ones(2)]).tolist() == [[0.5, 0.5]] * 2
-
-
-def test_a_tensor_is_read_like_its_array():
-    scores = torch.tensor([2.0, 0.0], dtype=torch.float16)
-    assert entmax_ref.entmax(scores, torch.tensor(2.0)).tolist() == [1.0, 0.0]
-
-
-def test_torch_is_not_needed_to_read(monkeypatch):
-    monkeypatch.delitem(sys.modules, "torch")
-    assert entmax_ref.sparsemax([1.0, 1.0]).tolist() == [0.5, 0.5]
 
 
 @pytest.mark.parametrize("alpha", [2, np.float32(2.0), np.array(2), np.array(2.0, dtype=">f4"), np.longdouble(2.0)])
 def test_a_number_without_axes_is_an_alpha_and_a_scale(alpha):
     for function, (call, taken) in CALLS.items():
         for name in {"alpha", "scale"} & taken.keys():
-            found, wanted = _parts(call(**{**taken, name: alpha})), _parts(call(**{**taken, name: 2.0}))
+            found, wanted = parts_of(call(**{**taken, name: alpha})), parts_of(call(**{**taken, name: 2.0}))
             for part, other in zip(found, wanted, strict=True):
                 np.testing.assert_array_equal(part, other, err_msg=function)
 

@@ -8,7 +8,8 @@ import pytest
 from speed_records import record, whole, with_gaps, without_ours
 
 from adasplash2.bench import contenders, options, plot, report, table
-from adasplash2.bench.record import SpeedRecord, from_plain, read_record, to_plain, write_record
+from adasplash2.bench.record import SpeedRecord, from_plain, read_record, write_record
+from adasplash2.verify.record import to_plain
 
 
 def test_the_command_line_knows_the_contenders():
