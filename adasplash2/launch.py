@@ -136,7 +136,7 @@ def _calls_by_keys(problem: Problem, scored: dict[str, Any], value: torch.Tensor
     """Return the stages that work on single keys, once for each part of the queries that share their scratch."""
     launch, backend, tile = problem.launch, problem.backend, _tile(problem)
     keys = {"KEYS": min(32, launch.dense_n)}
-    scratch = {"entries_ptr": state.entries, "counts_ptr": state.counts, "entry_capacity": problem.row_entries}
+    scratch = {"entries_ptr": state.entries, "counts_ptr": state.counts, "row_places": problem.row_places}
     rows: dict[str, Any] = {"lo_ptr": state.lo, "base_ptr": state.base, "rest_ptr": state.rest, "mass_ptr": state.mass}
     rows |= {"residual_ptr": state.residual, "passes_ptr": state.passes, "block_mask_ptr": state.block_mask}
     rows |= {"support_ptr": state.support.pool, "starts_ptr": state.support.starts, "used_ptr": state.support.used}
@@ -152,7 +152,7 @@ def _calls_by_keys(problem: Problem, scored: dict[str, Any], value: torch.Tensor
                 now,
                 launch.collect,
                 backend,
-                some | {"lo_ptr": state.lo} | _lists(state.candidates),
+                some | {"lo_ptr": state.lo, "entry_capacity": problem.row_entries} | _lists(state.candidates),
                 tile
                 | keys
                 | {"BLOCK_M": launch.dense_m, "BLOCK_N": launch.dense_n, "SHARED_WORDS": problem.shared_words},

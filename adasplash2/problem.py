@@ -148,7 +148,7 @@ _TIMED_64 = Launch(
     dense_n=128,
     dense=Program(4, 2, 128),
     collect=Program(4, 2, 128),
-    solve=Program(1, 1, 168),
+    solve=Program(1, 1, 128),
     solve_wide=Program(4, 1),
     histogram=Program(4, 2, 168),
     refine=Program(4, 2),
@@ -161,7 +161,7 @@ _TIMED_64 = Launch(
     why=(
         "2026-11-25, one H100, torch 2.11, triton 3.6, length 32768, 16 heads, bf16, causal, topic16 / gauss1, ms: "
         "dense 2.08 / 2.65 (8 warps 2.24 / 3.10; 128 x 64 2.4 / 3.7); collect 0.65 / 3.88 (3 stages 0.69 / 4.13); "
-        "solve 0.81 / 1.81 (255 registers 0.95 / 2.13, 2 warps of 128 0.87 / 2.02); output 0.41 (168 registers 0.46); "
+        "solve (2026-11-26, one H200) 0.93 / 1.94 (168 registers 0.96 / 2.00, 104 1.09 / 2.36); output 0.41 (168 0.46); "
         "backward_dq 0.79 / 9.06 (3 stages 0.81 / 9.26, 8 warps 2.4 / 29); backward_dkdv 0.95 / 11.2 (168 registers "
         "0.98 / 11.1); histogram, refine and output on gauss0.02 12.0, 14.1, 4.64 (255 registers 12.7, 14.1, 5.08); "
         "these two gradients all by tiles; gathers on gauss1: backward_dq_keys 1.12 (1 warp 1.14, 4 warps 1.08, 128 "
@@ -176,7 +176,7 @@ _TIMED_128 = Launch(
     dense_n=64,
     dense=Program(4, 3),
     collect=Program(4, 2, 128),
-    solve=Program(2, 1, 168),
+    solve=Program(2, 1, 128),
     solve_wide=Program(8, 1),
     histogram=Program(8, 2),
     refine=Program(8, 2),
@@ -189,7 +189,8 @@ _TIMED_128 = Launch(
     why=(
         "2026-11-25, one H100, torch 2.11, triton 3.6, length 32768, 8 heads, bf16, causal, topic16 / gauss1, ms: "
         "dense 1.96 (8 warps of 128 registers 2.13); collect 0.42 / 2.98 (8 warps 0.38 / 3.02, 3 stages 0.40 / 3.26); "
-        "solve 0.66 / 1.69 (255 registers 0.85 / 2.18); output 0.40 (8 warps 0.83); backward_dq 0.91 / 9.39 (1 stage "
+        "solve (2026-11-26, one H200) 0.82 / 1.71 (168 registers 0.93 / 1.92, 4 warps 1.18 / 2.35); "
+        "output 0.40 (8 warps 0.83); backward_dq 0.91 / 9.39 (1 stage "
         "0.92 / 10.1, 8 warps 1.24 / 14.1); backward_dkdv 0.84 / 9.43 (1 stage 0.89 / 10.7, 8 warps 1.42 / 17.7), "
         "both all by tiles; gathers on gauss1: backward_dq_keys 1.09, backward_dkdv_keys 1.74 with 2 warps, 4 not timed"
     ),
@@ -385,6 +386,11 @@ class Problem:
         return self.batch, self.heads, self.n_queries if self.by_keys else 0
 
     @property
+    def row_places(self) -> int:
+        """Places of the scratch of a row: for its entries, and behind few of them, or instead, for its keys."""
+        return max(self.row_entries, 2 * ROW_KEYS, WIDE_ROW_KEYS) if self.by_keys else 0
+
+    @property
     def support_capacity(self) -> int:
         """Places of the pool of a head for the support of its rows, and of that for its columns."""
         return self.n_queries * self.row_support if self.by_keys else 0
@@ -408,7 +414,7 @@ class Problem:
         It takes no more than `SCRATCH_BYTES`, nor, as the forward pass has not yet what the backward will, than the
         three gradients and that of the output; but for one block.
         """
-        of_tile = max(self.launch.dense_m * self.row_entries * 8, 1)
+        of_tile = max(self.launch.dense_m * self.row_places * 8, 1)
         of_gradients = 4 * self.batch * self.heads * self.n_queries * self.head_dim * self.itemsize
         return max(1, min(self.n_tiles, min(SCRATCH_BYTES, of_gradients) // of_tile))
 

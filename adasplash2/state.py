@@ -99,7 +99,7 @@ def empty_forward(problem: Problem, query: torch.Tensor) -> ForwardState:
     return ForwardState(
         row_max=row(),
         candidates=empty_lists(problem.candidate_shape, device),
-        entries=torch.empty((*scratch, problem.row_entries), dtype=torch.int64, device=device),
+        entries=torch.empty((*scratch, problem.row_places), dtype=torch.int64, device=device),
         counts=torch.empty(scratch, dtype=torch.int32, device=device),
         lo=row(),
         tile_lo=row(),

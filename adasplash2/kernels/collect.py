@@ -14,7 +14,7 @@ from .tile import (
     visible_tile,
     whole_tile,
 )
-from .words import append_words
+from .words import append_words, first_places
 
 
 @triton.jit
@@ -31,14 +31,14 @@ def dead_products(lo, z_scale):
 @triton.jit
 def collect_kernel(
     query, key, lo_ptr, lists_ptr, numbers_ptr, entries_ptr, counts_ptr,
-    z_scale, first_tile, heads, group, n_queries, n_keys, capacity, entry_capacity,
+    z_scale, first_tile, heads, group, n_queries, n_keys, capacity, entry_capacity, row_places,
     IS_CAUSAL: tl.constexpr, KEYS: tl.constexpr, SHARED_WORDS: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, HEAD_DIM: tl.constexpr,
 ):  # fmt: skip
     """Grid (some of the query blocks * batch * heads, from ``first_tile`` on).
 
     Reads query, key, lo and the candidates of each block of BLOCK_M queries.  Writes the entries of its rows (`words`),
-    int64 (blocks of this start, BLOCK_M, entry_capacity), and how many, int32 (blocks of this start, BLOCK_M).
+    at most entry_capacity, int64 (blocks of this start, BLOCK_M * row_places), and how many, int32 (.., BLOCK_M).
     Blocks that the dense pass found to have many live keys are left out, and so, from here on, is a block of which a
     row has no room.  Blocks of SHARED_WORDS or more entries a candidate get their output by tiles.
     Invariant: a key of no entry has ``z <= lo <= tau``.  Lemmas: threshold_subset, dense_bound_float
@@ -58,7 +58,7 @@ def collect_kernel(
     dead = dead_products(tl.load(lo_ptr + offsets, mask=exists, other=float("inf")), z_scale)
     # 32 bit: the scratch is bounded.
     own_offsets = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
-    places = own_offsets * entry_capacity
+    places = first_places(own_offsets, row_places)
 
     count = tl.zeros([BLOCK_M], tl.int32)
     GROUPS: tl.constexpr = BLOCK_N // KEYS

@@ -1,11 +1,20 @@
 """Which single keys does a row need?  Entries of up to 32 neighbouring keys, which a row appends and takes apart again.
 
 An entry is an int64: a word, one bit a key, in the upper half, and in the lower half the number of its group of keys.
-A row has ``capacity`` places for entries; a row that needs more is left to the stages that work on tiles.
+A row has ``capacity`` places for entries; a row that needs more is left to the stages that work on tiles.  The places
+of ROWS neighbouring rows, of one program of `solve`, alternate, so that it finds the next ones side by side.
 """
 
 import triton
 import triton.language as tl
+
+from .support import ROWS
+
+
+@triton.jit
+def first_places(rows, row_places):
+    """Return the first place of each row of the scratch, int32; its other places follow at a distance of ROWS."""
+    return rows // ROWS * ROWS * row_places + rows % ROWS
 
 
 @triton.jit
@@ -21,7 +30,7 @@ def append_words(entries_ptr, places, count, live, first_group, capacity, TILE_N
         word = tl.sum(tl.where((columns // KEYS == part)[None, :], hot, 0), axis=1)
         wanted = word != 0
         entry = (word.to(tl.int64) << 32) | (first_group + part)
-        tl.store(entries_ptr + places + count, entry, mask=wanted & (count < capacity))
+        tl.store(entries_ptr + places + count * ROWS, entry, mask=wanted & (count < capacity))
         count += wanted.to(tl.int32)
     return count
 
@@ -30,7 +39,7 @@ def append_words(entries_ptr, places, count, live, first_group, capacity, TILE_N
 def next_key(word, group, taken, count, entries_ptr, places, KEYS: tl.constexpr):
     """Take the next key of each row: returns it, whether there is one, and word, group and entries taken so far."""
     need = (word == 0) & (taken < count)
-    entry = tl.load(entries_ptr + places + taken, mask=need, other=0)
+    entry = tl.load(entries_ptr + places + taken * ROWS, mask=need, other=0)
     word = tl.where(need, (entry >> 32).to(tl.int32), word)
     group = tl.where(need, (entry & 0x7FFFFFFF).to(tl.int32), group)
     taken += need.to(tl.int32)
