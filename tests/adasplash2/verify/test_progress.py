@@ -13,7 +13,7 @@ import pytest
 
 from adasplash2.verify.progress import Progress, about, duration
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 PASSES = ["bench", "passes", "--spec", "--workload", "equal", "--workload", "ties", "--rows", "2"]
 
 
