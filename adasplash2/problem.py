@@ -161,7 +161,7 @@ _TIMED_64 = Launch(
     why=(
         "2026-11-25, one H100, torch 2.11, triton 3.6, length 32768, 16 heads, bf16, causal, topic16 / gauss1, ms: "
         "dense 2.08 / 2.65 (8 warps 2.24 / 3.10; 128 x 64 2.4 / 3.7); collect 0.65 / 3.88 (3 stages 0.69 / 4.13); "
-        "solve (2026-11-26, an H200) 0.96 / 2.00 (128 registers spill, 0.93 / 1.94); output 0.41 (168 0.46); "
+        "solve (2026-11-26) 0.99 / 2.05 (128 registers spill, 0.94 / 2.00); output 0.41 (168 0.46); "
         "backward_dq 0.79 / 9.06 (3 stages 0.81 / 9.26, 8 warps 2.4 / 29); backward_dkdv 0.95 / 11.2 (168 registers "
         "0.98 / 11.1); histogram, refine and output on gauss0.02 12.0, 14.1, 4.64 (255 registers 12.7, 14.1, 5.08); "
         "these two gradients all by tiles; gathers on gauss1: backward_dq_keys 1.12 (1 warp 1.14, 4 warps 1.08, 128 "
@@ -189,7 +189,7 @@ _TIMED_128 = Launch(
     why=(
         "2026-11-25, one H100, torch 2.11, triton 3.6, length 32768, 8 heads, bf16, causal, topic16 / gauss1, ms: "
         "dense 1.96 (8 warps of 128 registers 2.13); collect 0.42 / 2.98 (8 warps 0.38 / 3.02, 3 stages 0.40 / 3.26); "
-        "solve (2026-11-26, an H200) 0.82 / 1.71 (168 registers 0.93 / 1.92, 4 warps 1.18 / 2.35); "
+        "solve (2026-11-26) 0.76 / 1.57 (168 registers 0.87 / 1.77, 4 warps 0.98 / 1.88); "
         "output 0.40 (8 warps 0.83); backward_dq 0.91 / 9.39 (1 stage "
         "0.92 / 10.1, 8 warps 1.24 / 14.1); backward_dkdv 0.84 / 9.43 (1 stage 0.89 / 10.7, 8 warps 1.42 / 17.7), "
         "both all by tiles; gathers on gauss1: backward_dq_keys 1.09, backward_dkdv_keys 1.74 with 2 warps, 4 not timed"

@@ -206,31 +206,28 @@ def solve_kernel(
         lacking = (more > 0) | (overflows > 0) & (any_of((tl.min(pair[2], axis=1) > 0.0) & exists) > 0)
         # All threads have read what lies in the scratch: its entries are done with.
         settle_found()
-        if IS_WIDE:
-            if lacking:
-                store_path(numbers_ptr, FULL)
-            store_rows(rows, pool, words_ptr, batch_head, offsets, exists, keys, pair, BLOCK_N)
-            store_found(entries_ptr, found_places[:, None] + slots * ROWS, pair[2], keys)
-        elif not lacking:
+        if not lacking:
             store_rows(rows, pool, words_ptr, batch_head, offsets, exists, keys, pair, BLOCK_N)
             store_found(entries_ptr, found_places[:, None] + slots * ROWS, pair[2], keys)
         mass = pair[3]
+    if lacking:
+        # Left to programs with more room, or to the tiles.
+        if IS_WIDE:
+            store_path(numbers_ptr, FULL)
+        return
     if not IS_WIDE:
-        # Left to programs with more room.
-        if lacking:
-            return
         tl.store(counts_ptr + own_offsets, -1, mask=exists)
     settle_found()
 
     weighted = tl.zeros([ROWS, BLOCK_D], tl.float32)
     # FULL can only be the word of a program with more room, after all of those with less.
     by_keys = (path == FEW) | (path == FULL)
-    end = tl.where(by_keys, tl.minimum(length, ROW_KEYS), 0)
-    prob, chosen = load_found(entries_ptr, found_places, end > 0, 0.0)
-    for index in range(end):
+    n_found = tl.where(by_keys, tl.minimum(length, ROW_KEYS), 0)
+    prob, chosen = load_found(entries_ptr, found_places, n_found > 0, 0.0)
+    for index in range(n_found):
         v = operand_gather(value, batch, head // group, chosen, prob > 0.0, BLOCK_D, HEAD_DIM)
         own_prob = prob
-        prob, chosen = load_found(entries_ptr, found_places + (index + 1) * ROWS, index + 1 < end, 0.0)
+        prob, chosen = load_found(entries_ptr, found_places + (index + 1) * ROWS, index + 1 < n_found, 0.0)
         weighted += own_prob[:, None] * v.to(tl.float32)
     mean = weighted * (1.0 / tl.where(mass == 0.0, 1.0, mass))[:, None]
     end = tl.where(by_keys, n_queries, 0)

@@ -8,6 +8,7 @@ of ROWS neighbouring rows, of one program of `solve`, alternate, so that it find
 import triton
 import triton.language as tl
 
+from .halves import join_halves, lower_half, upper_half
 from .support import ROWS
 
 
@@ -29,7 +30,7 @@ def append_words(entries_ptr, places, count, live, first_group, capacity, TILE_N
         # Disjoint bits: their sum is their union.
         word = tl.sum(tl.where((columns // KEYS == part)[None, :], hot, 0), axis=1)
         wanted = word != 0
-        entry = (word.to(tl.int64) << 32) | (first_group + part)
+        entry = join_halves(word, first_group + part)
         tl.store(entries_ptr + places + count * ROWS, entry, mask=wanted & (count < capacity))
         count += wanted.to(tl.int32)
     return count
@@ -40,8 +41,8 @@ def next_key(word, group, taken, count, entries_ptr, places, KEYS: tl.constexpr)
     """Take the next key of each row: returns it, whether there is one, and word, group and entries taken so far."""
     need = (word == 0) & (taken < count)
     entry = tl.load(entries_ptr + places + taken * ROWS, mask=need, other=0)
-    word = tl.where(need, (entry >> 32).to(tl.int32), word)
-    group = tl.where(need, (entry & 0x7FFFFFFF).to(tl.int32), group)
+    word = tl.where(need, upper_half(entry), word)
+    group = tl.where(need, lower_half(entry), group)
     taken += need.to(tl.int32)
     live = word != 0
     lowest = (word & (-word)).to(tl.uint32, bitcast=True)
