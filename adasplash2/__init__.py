@@ -3,6 +3,16 @@
 from .api import AttentionAux, entmax_attention
 from .losses import entmax_loss
 from .maps import entmax, entmax15, sparsemax
+from .varlen import entmax_attention_varlen
 
 __version__ = "0.1.0"
-__all__ = ["AttentionAux", "__version__", "entmax", "entmax15", "entmax_attention", "entmax_loss", "sparsemax"]
+__all__ = [
+    "AttentionAux",
+    "__version__",
+    "entmax",
+    "entmax15",
+    "entmax_attention",
+    "entmax_attention_varlen",
+    "entmax_loss",
+    "sparsemax",
+]

@@ -92,6 +92,9 @@ def _describe(value: Any, path: tuple[int, ...], constants: dict, attributes: di
         return "*" + _TYPES[value.dtype]
     if isinstance(value, float):
         return "fp32"
+    if value is None:
+        constants[path] = None
+        return "constexpr"
     if value == 1:
         constants[path] = 1
         return "constexpr"
@@ -152,17 +155,29 @@ def resources(call: Call, target: Target) -> tuple[int, int, int]:
 
 
 def meta_calls(
-    backend: str, dtype: torch.dtype, head_dim: int, *, alpha: float = 1.5, is_causal: bool = True, arch: str = ""
+    backend: str,
+    dtype: torch.dtype,
+    head_dim: int,
+    *,
+    alpha: float = 1.5,
+    is_causal: bool = True,
+    has_ranges: bool = False,
+    arch: str = "",
 ) -> list[Call]:
-    """Return every call of a forward and backward pass over tensors without storage, with grouped heads."""
+    """Return every call of a forward and backward pass over tensors without storage, with grouped heads.
+
+    With ranges of keys, a query's own stand in the place of ``is_causal``.
+    """
     query = torch.empty(2, 8, 4096, head_dim, dtype=dtype, device="meta")
     key = torch.empty(2, 4, 4096, head_dim, dtype=dtype, device="meta")
+    ranges = torch.empty(2, 4096, 2, dtype=torch.int32, device="meta") if has_ranges else None
+    is_causal = is_causal and not has_ranges
     problem = Problem.of(query, key, alpha=alpha, scale=head_dim**-0.5, is_causal=is_causal, backend=backend, arch=arch)
     forward = empty_forward(problem, query)
     backward = empty_backward(problem, query, key, key)
     left = (forward.out, forward.base, forward.rest, forward.block_mask, forward.support)
-    calls = launch.forward_calls(problem, query, key, key, forward)
-    return calls + launch.backward_calls(problem, query, query, key, key, *left, backward)
+    calls = launch.forward_calls(problem, query, key, key, forward, ranges)
+    return calls + launch.backward_calls(problem, query, query, key, key, *left, backward, ranges)
 
 
 def _different(calls: list[Call]) -> list[Call]:
@@ -173,14 +188,17 @@ def _different(calls: list[Call]) -> list[Call]:
     return list(found.values())
 
 
-def usages(targets: list[str], dtypes: list[torch.dtype], head_dims: list[int], alphas: list[float]) -> Iterator[Usage]:
-    """Compile every stage for every combination and yield what it uses."""
+def usages(
+    targets: list[str], dtypes: list[torch.dtype], head_dims: list[int], alphas: list[float], *, has_ranges: bool
+) -> Iterator[Usage]:
+    """Compile every stage for every combination and yield what it uses; with ranges those stages that read them."""
     if launch.INTERPRETED:
         raise RuntimeError("aot: kernels are interpreted in this process; unset TRITON_INTERPRET and start again.")
     for name, dtype, head_dim, alpha in itertools.product(targets, dtypes, head_dims, alphas):
         target = TARGETS[name]
         row = choose_launch(target.backend, dtype, head_dim, name)
-        for call in _different(meta_calls(target.backend, dtype, head_dim, alpha=alpha, arch=name)):
+        calls = meta_calls(target.backend, dtype, head_dim, alpha=alpha, has_ranges=has_ranges, arch=name)
+        for call in _different([call for call in calls if not has_ranges or "ranges" in call.arguments]):
             shared, registers, spilled = resources(call, target)
             yield Usage(
                 stage=call.stage,
@@ -188,7 +206,7 @@ def usages(targets: list[str], dtypes: list[torch.dtype], head_dims: list[int], 
                 dtype=_TYPES[dtype],
                 head_dim=head_dim,
                 alpha=alpha,
-                is_causal=True,
+                is_causal=not has_ranges,
                 shared=shared,
                 shared_limit=target.shared_limit,
                 registers=registers,
@@ -223,6 +241,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--dtype", action="append", choices=["bf16", "fp16", "fp32"], help="default: bf16, fp32")
     parser.add_argument("--head-dim", action="append", type=int, help="default: every row of the launch table")
     parser.add_argument("--alpha", action="append", type=float, choices=list(POWERS), help="default: all")
+    parser.add_argument("--ranges", action="store_true", help="with a range of keys for each query, as windows need")
     parser.add_argument("--json", type=Path, help="write the table to a file as well")
     options = parser.parse_args(arguments)
     names = {name: dtype for dtype, name in _TYPES.items()}
@@ -231,6 +250,7 @@ def main(arguments: list[str] | None = None) -> int:
         [names[name] for name in options.dtype or ["bf16", "fp32"]],
         options.head_dim or sorted({head_dim for _, _, head_dim in LAUNCH}),
         options.alpha or list(POWERS),
+        has_ranges=options.ranges,
     )
     return report(found, lambda usage: f"d={usage.head_dim:<4}", options.json)
 

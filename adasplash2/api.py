@@ -10,6 +10,7 @@ from . import reference
 from .arguments import accept, check_operands
 from .operands import Folded, autocast, fold, unfold, widen
 from .problem import MAX_HEAD_DIM, POWERS, Problem
+from .visible import Visibility, as_mask, combined_mask, ranges_of, visible_blocks
 
 
 class AttentionAux(NamedTuple):
@@ -65,6 +66,11 @@ def entmax_attention(
     scale: float | None = ...,
     enable_gqa: bool = ...,
     *,
+    window_size: tuple[int | None, int | None] | None = ...,
+    seqlens_q: torch.Tensor | None = ...,
+    seqlens_k: torch.Tensor | None = ...,
+    padding_side: Literal["right", "left"] = ...,
+    key_ranges: torch.Tensor | None = ...,
     alpha: float = ...,
     impl: Literal["triton", "reference"] | None = ...,
     return_aux: Literal[False] = ...,
@@ -82,6 +88,11 @@ def entmax_attention(
     scale: float | None = ...,
     enable_gqa: bool = ...,
     *,
+    window_size: tuple[int | None, int | None] | None = ...,
+    seqlens_q: torch.Tensor | None = ...,
+    seqlens_k: torch.Tensor | None = ...,
+    padding_side: Literal["right", "left"] = ...,
+    key_ranges: torch.Tensor | None = ...,
     alpha: float = ...,
     impl: Literal["triton", "reference"] | None = ...,
     return_aux: Literal[True],
@@ -98,6 +109,11 @@ def entmax_attention(
     scale: float | None = None,
     enable_gqa: bool = False,
     *,
+    window_size: tuple[int | None, int | None] | None = None,
+    seqlens_q: torch.Tensor | None = None,
+    seqlens_k: torch.Tensor | None = None,
+    padding_side: Literal["right", "left"] = "right",
+    key_ranges: torch.Tensor | None = None,
     alpha: float = 1.5,
     impl: Literal["triton", "reference"] | None = None,
     return_aux: bool = False,
@@ -130,6 +146,20 @@ def entmax_attention(
         without dimensions that needs no gradient.
     enable_gqa : bool, default False
         Allow ``heads`` to be a multiple of ``kv_heads``; query head h then uses key head ``h // (heads // kv_heads)``.
+    window_size : pair of int or None, optional
+        ``(left, right)``: query i sees key j if ``d - left <= j <= d + right`` with ``d = i + n_keys - n_queries``, the
+        diagonal of ``is_causal``; None, or -1, is no limit on that side.  With ``is_causal`` right is 0.
+    seqlens_q, seqlens_k : Tensor, int32 or int64, shape (batch,), optional
+        How many queries and keys of each item of the batch are there; the others are padding.  A query that is padding
+        sees no key, no query sees a key that is, and the diagonal of ``is_causal`` and ``window_size`` is that of the
+        lengths: the last query that is there sees the last key that is.  Without one all are there: ``seqlens_k``
+        alone are the lengths of a cache.  Lengths beyond the operand count as its own.
+    padding_side : {"right", "left"}, default "right"
+        Where the padding lies.
+    key_ranges : Tensor, int32 or int64, optional
+        Broadcasts to (batch, n_queries, 2): query i sees the keys from the first number up to, not including, the
+        second.  For documents packed into one sequence, prefixes that are seen from both sides, and local chunks.  A
+        key is seen if all options let it be seen.
     alpha : float, default 1.5
         Order of the map.  The kernels take 1.5 (entmax-1.5) and 2 (sparsemax), the reference path any alpha above 1.
     impl : {"triton", "reference"}, optional
@@ -210,9 +240,13 @@ def entmax_attention(
         impl = "triton" if query.is_cuda else "reference"
     if impl == "triton":
         _check_kernels(query, value, mask, alpha)
+    visibility = Visibility(window_size, seqlens_q, seqlens_k, padding_side, key_ranges)
+    ranges = ranges_of("entmax_attention", visibility, query, key.shape[-2], lead, is_causal=is_causal)
     folded = fold(query, key, value, mask, lead, enable_gqa=enable_gqa)
     run = _run_kernels if impl == "triton" else _run_reference
-    out, aux = run(folded, alpha=alpha, is_causal=is_causal, scale=scale, return_aux=return_aux)
+    # Ranges have the causal mask in them.
+    is_causal = is_causal and ranges is None
+    out, aux = run(folded, ranges, alpha=alpha, is_causal=is_causal, scale=scale, return_aux=return_aux)
     if out.shape[-1] != value.shape[-1]:  # value was padded
         out = out[..., : value.shape[-1]]
     out = unfold(out, lead)
@@ -224,10 +258,21 @@ def entmax_attention(
 
 
 def _run_reference(
-    operands: Folded, *, alpha: float, is_causal: bool, scale: float, return_aux: bool
+    operands: Folded,
+    ranges: torch.Tensor | None,
+    *,
+    alpha: float,
+    is_causal: bool,
+    scale: float,
+    return_aux: bool,
 ) -> tuple[torch.Tensor, AttentionAux | None]:
     """Return output and report of the eager reference, of one value_dim at least."""
     query, key, value, attn_mask = operands
+    if ranges is not None:
+        # What no query sees may be padding, which may hold anything.
+        unseen = ~as_mask(ranges, key.shape[2]).any(-2)[..., None]
+        key, value = key.masked_fill(unseen, 0.0), value.masked_fill(unseen, 0.0)
+        attn_mask = combined_mask(ranges, attn_mask, key.shape[2])
     value = widen(value, max(value.shape[-1], 1))
     if not return_aux:
         out = reference.reference_output(
@@ -240,13 +285,19 @@ def _run_reference(
     residual = torch.where(tau == torch.inf, 0.0, (mass - 1.0).abs())
     passes = torch.zeros_like(tau, dtype=torch.int32)
     shape, block = (query.shape[2], key.shape[2]), (reference.BLOCK, reference.BLOCK)
-    seen = _visible_blocks(block_mask, shape, block, is_causal, attn_mask)
+    seen = _visible_blocks(shape, block, None, is_causal, attn_mask, query.device)
     skipped = _skipped(block_mask, seen)
     return out, AttentionAux(tau, mass, residual, passes, block_mask, skipped, row_max, tau_from_max)
 
 
 def _run_kernels(
-    operands: Folded, *, alpha: float, is_causal: bool, scale: float, return_aux: bool
+    operands: Folded,
+    ranges: torch.Tensor | None,
+    *,
+    alpha: float,
+    is_causal: bool,
+    scale: float,
+    return_aux: bool,
 ) -> tuple[torch.Tensor, AttentionAux | None]:
     """Return output and report of the kernels, of a value_dim that is head_dim at least."""
     # Imported here: the reference path works where triton is not installed.
@@ -258,7 +309,7 @@ def _run_kernels(
     query, key, value = (widen(operand, width) for operand in operands[:3])
     refuse_tangents(query, key, value)
     out, row_max, base, rest, bytes_, mass, residual, passes, *_ = ops.differentiable_attention(
-        query, key, value, alpha, is_causal, scale
+        query, key, value, ranges, alpha, is_causal, scale
     )
     if not return_aux:
         return out, None
@@ -267,7 +318,9 @@ def _run_kernels(
     *rows, n_words = problem.mask_shape
     block_mask = unpack_mask(bytes_.view(*rows, 4 * n_words), problem.n_key_blocks).unflatten(0, query.shape[:2])
     block = problem.launch.block_m, problem.launch.block_n
-    seen = _visible_blocks(block_mask, (query.shape[2], key.shape[2]), block, is_causal, None)
+    seen = _visible_blocks((query.shape[2], key.shape[2]), block, ranges, is_causal, None, query.device)
+    # What a tile of the dense pass keeps, all of its blocks do, also where they see none of it.
+    block_mask = block_mask & seen
     # Far from 0 the sum rounds; the difference of the two parts, either side of row_max, does not.
     below = torch.where(base.isinf(), base, (base - row_max) + rest)
     skipped = _skipped(block_mask, seen)
@@ -307,26 +360,30 @@ def _check_kernels(query: torch.Tensor, value: torch.Tensor, attn_mask: torch.Te
 
 
 def _visible_blocks(
-    block_mask: torch.Tensor,
     shape: tuple[int, int],
     block: tuple[int, int],
+    ranges: torch.Tensor | None,
     is_causal: bool,
     attn_mask: torch.Tensor | None,
+    device: torch.device,
 ) -> torch.Tensor:
-    """Return how many blocks hold a key that some query may see; ``shape`` is (n_queries, n_keys)."""
+    """Return which blocks hold a key that some query may see, bool, broadcasting to (batch, heads, blocks, blocks).
+
+    ``shape`` is (n_queries, n_keys).
+    """
     # Tensors throughout: traces, vmap and meta tensors pass, and nothing waits for the device.
-    batch, heads, n_query_blocks, n_key_blocks = block_mask.shape
+    if ranges is not None:
+        return visible_blocks(ranges, shape[1], block)[:, None]
     if attn_mask is not None:
         visible = attn_mask if attn_mask.dtype == torch.bool else attn_mask != -torch.inf
         for dim in (-2, -1):
             visible = _any_of_blocks(visible, dim, shape[dim], block[dim])
-        return visible.expand(batch, heads, n_query_blocks, n_key_blocks).sum()
-    seen = torch.full((n_query_blocks,), n_key_blocks, dtype=torch.int64, device=block_mask.device)
-    if is_causal:
-        last = torch.arange(1, n_query_blocks + 1, device=block_mask.device) * block[0]
-        seen = (last.clamp(max=shape[0]) + (shape[1] - shape[0] + block[1] - 1)) // block[1]
-        seen = torch.clamp(seen, min=0, max=n_key_blocks)
-    return seen.sum() * (batch * heads)
+        return visible
+    n_query_blocks, n_key_blocks = -(-shape[0] // block[0]), -(-shape[1] // block[1])
+    if not is_causal:
+        return torch.ones(n_query_blocks, n_key_blocks, dtype=torch.bool, device=device)
+    end = (torch.arange(1, n_query_blocks + 1, device=device) * block[0]).clamp(max=shape[0]) + (shape[1] - shape[0])
+    return torch.arange(n_key_blocks, device=device) * block[1] < end[:, None]
 
 
 def _any_of_blocks(visible: torch.Tensor, dim: int, length: int, block: int) -> torch.Tensor:
@@ -341,5 +398,6 @@ def _any_of_blocks(visible: torch.Tensor, dim: int, length: int, block: int) -> 
 
 def _skipped(block_mask: torch.Tensor, visible: torch.Tensor) -> torch.Tensor:
     """Return the share of visible blocks that the mask leaves out; 0 if no block is visible."""
-    kept = block_mask.sum().double()
-    return torch.where(visible == 0, 0.0, 1.0 - kept / visible.clamp(min=1))
+    visible = visible.expand(block_mask.shape)
+    n_visible, kept = visible.sum(), (block_mask & visible).sum().double()
+    return torch.where(n_visible == 0, 0.0, 1.0 - kept / n_visible.clamp(min=1))

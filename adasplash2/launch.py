@@ -38,6 +38,7 @@ from .problem import (
     START_KEYS,
     TURNED_ROWS,
     WIDE_ROW_KEYS,
+    Launch,
     Problem,
     Program,
     block_d,
@@ -63,13 +64,19 @@ def operand(tensor: torch.Tensor) -> tuple[Any, ...]:
 
 
 def forward_calls(
-    problem: Problem, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, state: ForwardState
+    problem: Problem,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    state: ForwardState,
+    ranges: torch.Tensor | None = None,
 ) -> list[Call]:
     """Return the forward stages in their order; they write ``state``.  The scale must not be negative (`signed`)."""
-    launch, backend = problem.launch, problem.backend
+    launch, backend = _launch(problem, ranges), problem.backend
     shape, tile = _shape(problem), _tile(problem)
     power = {"POWER": POWERS[problem.alpha]}
     scored = {"query": operand(query), "key": operand(key)} | shape
+    seen = scored | _ranges(ranges)
     pair = {"base_ptr": state.base, "rest_ptr": state.rest}
     bracket = {"lo_ptr": state.tile_lo, "hi_ptr": state.hi, "tau_ptr": state.first_tau}
     paths = {"paths_ptr": state.candidates.numbers}
@@ -83,30 +90,30 @@ def forward_calls(
             heads * problem.candidate_shape[1],
             launch.dense,
             backend,
-            scored | {"row_max_ptr": state.row_max, "lo_ptr": state.lo} | _lists(state.candidates),
+            seen | {"row_max_ptr": state.row_max, "lo_ptr": state.lo} | _lists(state.candidates),
             dense_tile | power | {"BY_KEYS": problem.by_keys},
         ),
-        *(_calls_by_keys(problem, scored, value, state) if problem.by_keys else ()),
+        *(_calls_by_keys(problem, scored, value, state, ranges) if problem.by_keys else ()),
         Call(
             "histogram",
             histogram_kernel,
             programs,
             launch.histogram,
             backend,
-            scored
+            seen
             | bracket
             | _lists(state.candidates)
             | {"row_max_ptr": state.row_max, "block_mask_ptr": state.block_mask, "n_words": problem.mask_shape[2]},
             tile | power | {"TILE_M": launch.dense_m, "TILE_N": launch.dense_n},
         ),
-        _kept_lists(problem, state.block_mask, state.kept),
+        _kept_lists(problem, state.block_mask, state.kept, ranges),
         Call(
             "refine",
             refine_kernel,
             programs,
             launch.refine,
             backend,
-            scored
+            seen
             | pair
             | bracket
             | _lists(state.kept)
@@ -121,7 +128,7 @@ def forward_calls(
             programs,
             launch.output,
             backend,
-            scored
+            seen
             | pair
             | _lists(state.kept)
             | paths
@@ -132,9 +139,11 @@ def forward_calls(
     ]
 
 
-def _calls_by_keys(problem: Problem, scored: dict[str, Any], value: torch.Tensor, state: ForwardState) -> list[Call]:
+def _calls_by_keys(
+    problem: Problem, scored: dict[str, Any], value: torch.Tensor, state: ForwardState, ranges: torch.Tensor | None
+) -> list[Call]:
     """Return the stages that work on single keys, once for each part of the queries that share their scratch."""
-    launch, backend, tile = problem.launch, problem.backend, _tile(problem)
+    launch, backend, tile = _launch(problem, ranges), problem.backend, _tile(problem)
     keys = {"KEYS": min(32, launch.dense_n)}
     scratch = {"entries_ptr": state.entries, "counts_ptr": state.counts, "row_places": problem.row_places}
     rows: dict[str, Any] = {"lo_ptr": state.lo, "base_ptr": state.base, "rest_ptr": state.rest, "mass_ptr": state.mass}
@@ -152,7 +161,10 @@ def _calls_by_keys(problem: Problem, scored: dict[str, Any], value: torch.Tensor
                 now,
                 launch.collect,
                 backend,
-                some | {"lo_ptr": state.lo, "entry_capacity": problem.row_entries} | _lists(state.candidates),
+                some
+                | _ranges(ranges)
+                | {"lo_ptr": state.lo, "entry_capacity": problem.row_entries}
+                | _lists(state.candidates),
                 tile
                 | keys
                 | {"BLOCK_M": launch.dense_m, "BLOCK_N": launch.dense_n, "SHARED_WORDS": problem.shared_words},
@@ -194,6 +206,7 @@ def backward_calls(
     block_mask: torch.Tensor,
     support: Support,
     state: BackwardState,
+    ranges: torch.Tensor | None = None,
 ) -> list[Call]:
     """Return the backward stages in their order; they read what the forward stages left and write ``state``."""
     launch, backend = problem.launch, problem.backend
@@ -206,7 +219,7 @@ def backward_calls(
     heads = problem.batch * problem.heads
     n_words, n_transposed_words = problem.mask_shape[2], problem.transposed_shape[2]
     return [
-        _kept_lists(problem, block_mask, state.kept),
+        _kept_lists(problem, block_mask, state.kept, ranges),
         Call(
             "backward_dq",
             backward_dq_kernel,
@@ -215,6 +228,7 @@ def backward_calls(
             backend,
             scored
             | shape
+            | _ranges(ranges)
             | _lists(state.kept)
             | {"out": operand(out), "d_query": operand(state.d_query)}
             | {"counts_ptr": support.counts, "used_ptr": support.used, "support_capacity": problem.support_capacity}
@@ -237,8 +251,8 @@ def backward_calls(
             },
             {},
         ),
-        _block_lists(problem, state.transposed, state.keeping, by_keys=True),
-        *(_backward_calls_by_keys(problem, scored, out, support, state) if problem.by_keys else ()),
+        _block_lists(problem, state.transposed, state.keeping, ranges, by_keys=True),
+        *(_backward_calls_by_keys(problem, scored, out, support, state, ranges) if problem.by_keys else ()),
         Call(
             "backward_dkdv",
             backward_dkdv_kernel,
@@ -247,6 +261,7 @@ def backward_calls(
             backend,
             scored
             | by_key
+            | _ranges(ranges)
             | _lists(state.keeping)
             | {"d_key": operand(state.d_key), "d_value": operand(state.d_value), "paths_ptr": state.column_paths},
             constants | {"IS_WHOLE": problem.n_queries % launch.block_m == 0},
@@ -255,7 +270,12 @@ def backward_calls(
 
 
 def _backward_calls_by_keys(
-    problem: Problem, scored: dict[str, Any], out: torch.Tensor, support: Support, state: BackwardState
+    problem: Problem,
+    scored: dict[str, Any],
+    out: torch.Tensor,
+    support: Support,
+    state: BackwardState,
+    ranges: torch.Tensor | None,
 ) -> list[Call]:
     """Return the backward stages that work on single keys and single queries."""
     launch, backend, shape, tile = problem.launch, problem.backend, _shape(problem), _tile(problem)
@@ -352,6 +372,7 @@ def _backward_calls_by_keys(
                 backend,
                 scored
                 | by_key
+                | _ranges(ranges)
                 | {"columns_ptr": state.sorted_columns}
                 | ends
                 | counts
@@ -373,17 +394,24 @@ def _backward_calls_by_keys(
 
 
 def forward(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *, alpha: float, is_causal: bool, scale: float
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    ranges: torch.Tensor | None = None,
+    *,
+    alpha: float,
+    is_causal: bool,
+    scale: float,
 ) -> ForwardState:
-    """Run the forward stages; out has the dtype of query."""
+    """Run the forward stages; out has the dtype of query.  ``ranges`` stand in the place of ``is_causal``."""
     problem = Problem.of(query, key, alpha=alpha, scale=abs(scale), is_causal=is_causal, backend=BACKEND)
     given = signed(as_operand(query), scale), as_operand(key), as_operand(value)
     state = empty_forward(problem, given[0])
 
-    def calls_of(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> list[Call]:
-        return forward_calls(problem, query, key, value, state)
+    def calls_of(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *ranges: torch.Tensor) -> list[Call]:
+        return forward_calls(problem, query, key, value, state, *ranges)
 
-    starts.run(("forward", *_numbers(problem)), given, tensors_of(state), calls_of)
+    starts.run(("forward", *_numbers(problem)), (*given, *_given(ranges)), tensors_of(state), calls_of)
     return dataclasses.replace(state, out=state.out.to(query.dtype))
 
 
@@ -397,6 +425,7 @@ def backward(
     rest: torch.Tensor,
     block_mask: torch.Tensor,
     support: Support,
+    ranges: torch.Tensor | None = None,
     *,
     alpha: float,
     is_causal: bool,
@@ -406,11 +435,15 @@ def backward(
     problem = Problem.of(query, key, alpha=alpha, scale=abs(scale), is_causal=is_causal, backend=BACKEND)
     operands = signed(as_operand(query), scale), as_operand(key), as_operand(value)
     state = empty_backward(problem, *operands)
-    given = (as_operand(d_out), *operands, as_operand(out), base, rest, block_mask, *tensors_of(support))
+    parts = tensors_of(support)
+    given = (as_operand(d_out), *operands, as_operand(out), base, rest, block_mask, *parts, *_given(ranges))
 
     def calls_of(d_out: torch.Tensor, *given: torch.Tensor) -> list[Call]:
-        query, key, value, out, base, rest, mask, *parts = given
-        return backward_calls(problem, d_out, query, key, value, out, base, rest, mask, Support(*parts), state)
+        query, key, value, out, base, rest, mask, *others = given
+        support = Support(*others[: len(parts)])
+        return backward_calls(
+            problem, d_out, query, key, value, out, base, rest, mask, support, state, *others[len(parts) :]
+        )
 
     starts.run(("backward", *_numbers(problem)), given, tensors_of(state), calls_of)
     return dataclasses.replace(
@@ -419,6 +452,10 @@ def backward(
         d_key=state.d_key.to(key.dtype),
         d_value=state.d_value.to(value.dtype),
     )
+
+
+def _given(ranges: torch.Tensor | None) -> tuple[torch.Tensor, ...]:
+    return () if ranges is None else (ranges,)
 
 
 def _numbers(problem: Problem) -> tuple[Any, ...]:
@@ -446,15 +483,31 @@ def _tile(problem: Problem) -> dict[str, Any]:
     }
 
 
+def _launch(problem: Problem, ranges: torch.Tensor | None) -> Launch:
+    """Return the launch row of the forward stages, with registers for ranges in those that read them."""
+    launch = problem.launch
+    if ranges is None:
+        return launch
+    names = ("dense", "collect", "histogram", "refine", "output")
+    return dataclasses.replace(launch, **{name: getattr(launch, name).with_ranges() for name in names})
+
+
+def _ranges(ranges: torch.Tensor | None) -> dict[str, Any]:
+    """Return the ranges of the queries as kernels take them (kernels/visible.py)."""
+    return {"ranges": None if ranges is None else (ranges, ranges.stride(0))}
+
+
 def _lists(lists: Lists) -> dict[str, Any]:
     return {"lists_ptr": lists.places, "numbers_ptr": lists.numbers, "capacity": lists.places.shape[2]}
 
 
-def _kept_lists(problem: Problem, block_mask: torch.Tensor, kept: Lists) -> Call:
-    return _block_lists(problem, block_mask, kept, by_keys=False)
+def _kept_lists(problem: Problem, block_mask: torch.Tensor, kept: Lists, ranges: torch.Tensor | None) -> Call:
+    return _block_lists(problem, block_mask, kept, ranges, by_keys=False)
 
 
-def _block_lists(problem: Problem, mask: torch.Tensor, lists: Lists, *, by_keys: bool) -> Call:
+def _block_lists(
+    problem: Problem, mask: torch.Tensor, lists: Lists, ranges: torch.Tensor | None, *, by_keys: bool
+) -> Call:
     tile = _tile(problem)
     return Call(
         "block_list",
@@ -464,12 +517,14 @@ def _block_lists(problem: Problem, mask: torch.Tensor, lists: Lists, *, by_keys:
         problem.backend,
         {
             "mask_ptr": mask,
+            "heads": problem.heads,
             "n_queries": problem.n_queries,
             "n_keys": problem.n_keys,
             "n_words": mask.shape[2],
             "n_blocks": problem.n_query_blocks if by_keys else problem.n_key_blocks,
             "n_rows": mask.shape[1],
         }
+        | _ranges(ranges)
         | _lists(lists),
         {name: tile[name] for name in ("IS_CAUSAL", "BLOCK_M", "BLOCK_N")} | {"BY_KEYS": by_keys},
     )

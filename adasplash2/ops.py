@@ -21,7 +21,13 @@ from .transforms import (
 
 
 def _attention(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, alpha: float, is_causal: bool, scale: float
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    ranges: torch.Tensor | None,
+    alpha: float,
+    is_causal: bool,
+    scale: float,
 ) -> tuple[
     torch.Tensor,
     torch.Tensor,
@@ -38,11 +44,13 @@ def _attention(
 ]:
     """Return out, row_max, tau as base and rest, block_mask, mass, residual, passes, and the parts of the support.
 
+    ``ranges`` is int32 (batch, n_queries, 2), the keys that each query sees (kernels/visible.py), or None.
+
     block_mask and the pool of the support come as bytes.
 
     The first dimension of every tensor is that of query, or a multiple of it, by which `fold_vmap` divides.
     """
-    state = launch.forward(query, key, value, alpha=alpha, is_causal=is_causal, scale=scale)
+    state = launch.forward(query, key, value, ranges, alpha=alpha, is_causal=is_causal, scale=scale)
     return (
         state.out,
         state.row_max,
@@ -63,7 +71,7 @@ attention = torch.library.custom_op("adasplash2::attention", _attention, mutates
 
 
 @attention.register_fake
-def _(query, key, value, alpha, is_causal, scale):  # type: ignore[no-untyped-def]
+def _(query, key, value, ranges, alpha, is_causal, scale):  # type: ignore[no-untyped-def]
     problem = Problem.of(query, key, alpha=alpha, scale=scale, is_causal=is_causal, backend=launch.BACKEND)
 
     def row(dtype: torch.dtype = torch.float32) -> torch.Tensor:
@@ -90,6 +98,7 @@ def _attention_backward(
     starts: torch.Tensor,
     counts: torch.Tensor,
     used: torch.Tensor,
+    ranges: torch.Tensor | None,
     alpha: float,
     is_causal: bool,
     scale: float,
@@ -111,6 +120,7 @@ def _attention_backward(
             counts,
             used,
         ),
+        ranges,
         alpha=alpha,
         is_causal=is_causal,
         scale=scale,
@@ -122,23 +132,23 @@ attention_backward = torch.library.custom_op("adasplash2::attention_backward", _
 
 
 @attention_backward.register_fake
-def _(d_out, query, key, value, out, base, rest, block_mask, pool, starts, counts, used, alpha, is_causal, scale):  # type: ignore[no-untyped-def]
+def _(d_out, query, key, value, *_):  # type: ignore[no-untyped-def]
     return torch.empty_like(query), torch.empty_like(key), torch.empty_like(value)
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[torch.Tensor, ...]) -> None:
-    query, key, value, ctx.alpha, ctx.is_causal, ctx.scale = inputs
+    query, key, value, ranges, ctx.alpha, ctx.is_causal, ctx.scale = inputs
     out, _, base, rest, block_mask, _, _, _, *support = output
-    ctx.save_for_backward(query, key, value, out, base, rest, block_mask, *support)
+    ctx.save_for_backward(query, key, value, out, base, rest, block_mask, *support, ranges)
     only_first_differentiable(ctx, output)
 
 
 def _backward(ctx: Any, d_out: torch.Tensor | None, *_: None) -> tuple[torch.Tensor | None, ...]:
     if d_out is None:
-        return (None,) * 6
+        return (None,) * 7
     refuse_tangents(d_out)  # those of the operands were refused in the forward pass
     grads = _differentiable_backward(d_out, *ctx.saved_tensors, ctx.alpha, ctx.is_causal, ctx.scale)
-    return (*grads, None, None, None)
+    return (*grads, None, None, None, None)
 
 
 differentiable_attention = differentiable(attention, _attention, _setup_context, _backward)

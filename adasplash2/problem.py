@@ -57,6 +57,8 @@ MAX_PASSES = 40
 PROGRAM_REGISTERS = 65536
 # Registers that a thread can have.
 MOST_REGISTERS = 255
+# Registers, at least, of a stage that reads which keys each query sees: two numbers a row that it holds besides.
+RANGE_REGISTERS = 168
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,6 +75,10 @@ class Program:
                 f"launch: {self.warps} warps of {self.registers} registers a thread need more than the "
                 f"{PROGRAM_REGISTERS} registers of a multiprocessor. Lower one of the two."
             )
+
+    def with_ranges(self) -> Program:
+        """Return the program for a stage that reads ranges of keys."""
+        return dataclasses.replace(self, registers=max(self.registers, RANGE_REGISTERS))
 
 
 @dataclasses.dataclass(frozen=True)

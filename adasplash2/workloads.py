@@ -14,6 +14,7 @@ import torch
 
 from adasplash2 import data
 from adasplash2.families import FAMILIES, Draw
+from adasplash2.visible import as_mask
 
 __all__ = ["DTYPES", "NAMES", "Workload", "captured", "captured_cases", "captured_names", "workload"]
 
@@ -36,6 +37,8 @@ class Workload:
         and only if ``j <= i + n_keys - n_queries``.
     note : str
         One line: what is hard about it.
+    key_ranges : torch.Tensor, int32, shape (batch, n_queries, 2), optional
+        As given to `adasplash2.entmax_attention`.
     """
 
     name: str
@@ -44,6 +47,12 @@ class Workload:
     value: torch.Tensor
     is_causal: bool
     note: str
+    key_ranges: torch.Tensor | None = None
+
+    @property
+    def mask(self) -> torch.Tensor | None:
+        """``key_ranges`` as a mask, bool (batch, 1, n_queries, n_keys) on the device of query, if there are any."""
+        return None if self.key_ranges is None else as_mask(self.key_ranges, self.key.shape[2])
 
     @property
     def enable_gqa(self) -> bool:
@@ -68,19 +77,21 @@ class Workload:
     def _rows(self) -> tuple[torch.Tensor, torch.Tensor]:
         query, key = self.query.cpu().double(), self.key.cpu().double()
         n_queries, n_keys = query.shape[-2], key.shape[-2]
-        last_seen = torch.full((n_queries,), n_keys - 1)
+        first, end = torch.zeros(1, n_queries, dtype=torch.int64), torch.full((1, n_queries), n_keys)
         if self.is_causal:
-            last_seen = torch.arange(n_queries) + n_keys - n_queries
+            end = (torch.arange(n_queries) + n_keys - n_queries + 1).clamp(min=0)[None]
+        if self.key_ranges is not None:
+            first, end = self.key_ranges.cpu().long().unbind(-1)
         # A score is not finite only if its key or its query is not; the latter spoils the whole row.
         odd = torch.nonzero(~torch.isfinite(key).all(-1).all(0).all(0)).flatten()
-        seen = odd[None, :] <= last_seen[:, None]
+        seen = ((odd >= first[..., None]) & (odd < end[..., None]))[:, None]
         grouped = key[:, :, odd].repeat_interleave(query.shape[1] // key.shape[1], dim=1)
         scores = query @ grouped.transpose(-1, -2)
         poisoned = seen & (torch.isnan(scores) | (scores == math.inf))
         hidden = (seen & (scores == -math.inf)).sum(-1)
-        sees_any = last_seen >= 0
-        nan_rows = poisoned.any(-1) | (sees_any & ~torch.isfinite(query).all(-1))
-        return nan_rows, (hidden > last_seen) & ~nan_rows
+        n_seen = (end - first)[:, None]
+        nan_rows = poisoned.any(-1) | ((n_seen > 0) & ~torch.isfinite(query).all(-1))
+        return nan_rows, (hidden >= n_seen) & ~nan_rows
 
 
 _ALIASES = {"nearly_equal": "near0.02"}

@@ -89,9 +89,10 @@ def copied(state):
     return type(state)(**copies)
 
 
-def staged(z, alpha=1.5, *, is_causal=False, seed=0, tile=TILE, dense=TILE, equal=None, **problem_fields):
+def staged(z, alpha=1.5, *, is_causal=False, ranges=None, seed=0, tile=TILE, dense=TILE, equal=None, **problem_fields):
     """Run the forward stages on scores ``z``, (n_queries, n_keys), which must be float32 numbers.
 
+    ``ranges``, int32 (n_queries, 2), are the keys that each query sees.
     ``equal`` is a number that all values are; without it they are drawn.
     Other keywords replace fields of the problem: how much its lists hold.
     """
@@ -111,13 +112,17 @@ def staged(z, alpha=1.5, *, is_causal=False, seed=0, tile=TILE, dense=TILE, equa
     )
     state = empty_forward(problem, query)
     after = {}
-    for call in launch.forward_calls(problem, query, key, value, state):
+    seen = None if ranges is None else torch.tensor(ranges, dtype=torch.int32, device=DEVICE)[None]
+    for call in launch.forward_calls(problem, query, key, value, state, seen):
         call.run()
         after[call.stage] = copied(state)
     exact = z.astype(np.float64)
     if is_causal:
         visible = np.arange(n_keys)[None, :] <= np.arange(n_queries)[:, None] + n_keys - n_queries
         exact = np.where(visible, exact, -np.inf)
+    if ranges is not None:
+        keys = np.arange(n_keys)
+        exact = np.where((keys >= ranges[:, :1]) & (keys < ranges[:, 1:]), exact, -np.inf)
     return Staged(problem, query, key, value, exact, after)
 
 

@@ -14,7 +14,7 @@ from .tile import above_single, largest_of, operand_gather, operand_tile, positi
 def backward_dkdv_keys_kernel(
     query, key, value, d_out, d_key, d_value, base_ptr, rest_ptr, delta_ptr,
     columns_ptr, column_ends_ptr, column_counts_ptr, paths_ptr, unlisted_ptr, n_unlisted_ptr,
-    z_scale, scale, kv_heads, group, n_queries, n_keys, capacity,
+    ranges, z_scale, scale, kv_heads, group, n_queries, n_keys, capacity,
     IS_CAUSAL: tl.constexpr, POWER: tl.constexpr, IS_MIXED: tl.constexpr, ROWS: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, HEAD_DIM: tl.constexpr,
 ):  # fmt: skip
@@ -50,8 +50,8 @@ def backward_dkdv_keys_kernel(
             for index in tl.range(tl.load(n_unlisted_ptr + own_list), num_stages=1):
                 query_start = tl.load(unlisted_ptr + own_list * UNLISTED + index) * BLOCK_M
                 total_key, total_value = add_tile(
-                    total_key, total_value, stored_k, stored_v, query, d_out, base_ptr, rest_ptr, delta_ptr, z_scale,
-                    batch, head, batch_head, query_start, key_start, n_queries, n_keys,
+                    total_key, total_value, stored_k, stored_v, query, d_out, base_ptr, rest_ptr, delta_ptr,
+                    ranges, z_scale, batch, head, batch_head, query_start, key_start, n_queries, n_keys,
                     IS_CAUSAL, POWER, BLOCK_M, BLOCK_D, HEAD_DIM,
                 )  # fmt: skip
         first_part = batch_head.to(tl.int64) * n_keys * PARTS

@@ -17,9 +17,9 @@ from .tile import (
     query_place,
     row_offsets,
     store_operand_tile,
-    visible_tile,
     whole_tile,
 )
+from .visible import seen_keys, seen_tile, visible_tile
 
 # Kept tiles up to which a block of queries takes two passes.
 TILES_OF_FEW_KEYS = tl.constexpr(8)
@@ -28,7 +28,8 @@ TILES_OF_FEW_KEYS = tl.constexpr(8)
 @triton.jit
 def backward_dq_kernel(
     query, key, value, out, d_out, d_query, base_ptr, rest_ptr, lists_ptr, numbers_ptr, delta_ptr,
-    counts_ptr, used_ptr, z_scale, scale, heads, group, n_queries, n_keys, capacity, support_capacity, tile_pairs,
+    counts_ptr, used_ptr, ranges, z_scale, scale, heads, group, n_queries, n_keys, capacity, support_capacity,
+    tile_pairs,
     IS_CAUSAL: tl.constexpr, POWER: tl.constexpr, BY_KEYS: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, HEAD_DIM: tl.constexpr,
 ):  # fmt: skip
@@ -65,11 +66,12 @@ def backward_dq_kernel(
     # Rows of few keys show every rounding of a weight.  Where few tiles hold them, delta is found first: counted from
     # it the weights are those of the gradient itself, and next to nothing is left to subtract.
     moment, slope = tl.zeros([BLOCK_M], tl.float32), tl.zeros([BLOCK_M], tl.float32)
+    first_key, end_key = seen_keys(ranges, batch, query_start, n_queries, n_keys, BLOCK_M)
     for index in range(tl.where(length <= TILES_OF_FEW_KEYS, length, 0)):
         key_start = listed(list_ptr, index, first) * BLOCK_N
         k = operand_tile(key, batch, head // group, key_start, n_keys, BLOCK_N, BLOCK_D, HEAD_DIM)
-        v = operand_tile(value, batch, head // group, key_start, n_keys, BLOCK_N, BLOCK_D, HEAD_DIM)
-        visible = visible_tile(query_start, key_start, n_queries, n_keys, IS_CAUSAL, BLOCK_M, BLOCK_N)
+        v = seen_tile(value, ranges, batch, head // group, key_start, first_key, end_key, BLOCK_N, BLOCK_D, HEAD_DIM)
+        visible = visible_tile(ranges, batch, query_start, key_start, n_queries, n_keys, IS_CAUSAL, BLOCK_M, BLOCK_N)
         gap = tl.where(visible, positive(above(inner_products(q, k), z_scale, base, rest)), 0.0)
         sensitivity = gap_sensitivity(gap, POWER)
         slope += tl.sum(sensitivity, axis=1)
@@ -91,9 +93,10 @@ def backward_dq_kernel(
         plain = tl.dot(sensitivity.to(k.dtype), k, plain, input_precision="ieee")
     for index in range(below, length):
         key_start = listed(list_ptr, index, first) * BLOCK_N
-        k = known_or_zero(operand_tile(key, batch, head // group, key_start, n_keys, BLOCK_N, BLOCK_D, HEAD_DIM))
-        v = operand_tile(value, batch, head // group, key_start, n_keys, BLOCK_N, BLOCK_D, HEAD_DIM)
-        visible = visible_tile(query_start, key_start, n_queries, n_keys, IS_CAUSAL, BLOCK_M, BLOCK_N)
+        k = seen_tile(key, ranges, batch, head // group, key_start, first_key, end_key, BLOCK_N, BLOCK_D, HEAD_DIM)
+        k = known_or_zero(k)
+        v = seen_tile(value, ranges, batch, head // group, key_start, first_key, end_key, BLOCK_N, BLOCK_D, HEAD_DIM)
+        visible = visible_tile(ranges, batch, query_start, key_start, n_queries, n_keys, IS_CAUSAL, BLOCK_M, BLOCK_N)
         gap = tl.where(visible, positive(above(inner_products(q, k), z_scale, base, rest)), 0.0)
         sensitivity = gap_sensitivity(gap, POWER)
         d_scores = sensitivity * (inner_products(grad, v) - shared[:, None])

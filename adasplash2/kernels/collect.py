@@ -11,9 +11,9 @@ from .tile import (
     row_offsets,
     sum_of,
     tile_place,
-    visible_tile,
     whole_tile,
 )
+from .visible import visible_tile
 from .words import append_words, first_places
 
 
@@ -31,7 +31,7 @@ def dead_products(lo, z_scale):
 @triton.jit
 def collect_kernel(
     query, key, lo_ptr, lists_ptr, numbers_ptr, entries_ptr, counts_ptr,
-    z_scale, first_tile, heads, group, n_queries, n_keys, capacity, entry_capacity, row_places,
+    ranges, z_scale, first_tile, heads, group, n_queries, n_keys, capacity, entry_capacity, row_places,
     IS_CAUSAL: tl.constexpr, KEYS: tl.constexpr, SHARED_WORDS: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, HEAD_DIM: tl.constexpr,
 ):  # fmt: skip
@@ -70,7 +70,9 @@ def collect_kernel(
     for index in range(below, length):
         key_block = listed(list_ptr, index, first)
         k = operand_tile(key, batch, head // group, key_block * BLOCK_N, n_keys, BLOCK_N, BLOCK_D, HEAD_DIM)
-        visible = visible_tile(query_start, key_block * BLOCK_N, n_queries, n_keys, IS_CAUSAL, BLOCK_M, BLOCK_N)
+        visible = visible_tile(
+            ranges, batch, query_start, key_block * BLOCK_N, n_queries, n_keys, IS_CAUSAL, BLOCK_M, BLOCK_N
+        )
         live = visible & (inner_products(q, k) > dead[:, None])
         count = append_words(entries_ptr, places, count, live, key_block * GROUPS, entry_capacity, BLOCK_N, KEYS)
 

@@ -12,7 +12,6 @@ from .lists import FEW, MANY, list_pointers, store_numbers, store_path
 from .power import knot_mass, knot_root
 from .tile import (
     any_of,
-    common_key_blocks,
     inner_products,
     larger_or_nan,
     operand_tile,
@@ -20,10 +19,9 @@ from .tile import (
     row_maximum,
     row_offsets,
     sum_of,
-    visible_key_blocks,
-    visible_tile,
     whole_tile,
 )
+from .visible import visible_key_blocks, visible_tile
 
 # Bins of the histogram on an absolute grid of z, in a window that ends with the bin of the running maximum.
 LEVELS = tl.constexpr(8)
@@ -108,7 +106,7 @@ def counted_bound(even, odd, top, POWER: tl.constexpr):
 @triton.jit
 def dense_kernel(
     query, key, row_max_ptr, lo_ptr, lists_ptr, numbers_ptr,
-    z_scale, heads, group, n_queries, n_keys, capacity,
+    ranges, z_scale, heads, group, n_queries, n_keys, capacity,
     IS_CAUSAL: tl.constexpr, POWER: tl.constexpr, BY_KEYS: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, HEAD_DIM: tl.constexpr,
 ):  # fmt: skip
@@ -129,22 +127,36 @@ def dense_kernel(
     offsets, exists = row_offsets(batch_head, query_start, n_queries, BLOCK_M)
     top = tl.full([BLOCK_M], float("-inf"), tl.float32)
     even, odd = tl.zeros([BLOCK_M], tl.uint64), tl.zeros([BLOCK_M], tl.uint64)
-    n_visible = visible_key_blocks(query_start, n_queries, n_keys, IS_CAUSAL, BLOCK_M, BLOCK_N)
-    n_common = common_key_blocks(query_start, n_queries, n_keys, IS_CAUSAL, BLOCK_N)
+    begin, inner, outer, end = visible_key_blocks(
+        ranges, batch, query_start, n_queries, n_keys, IS_CAUSAL, BLOCK_M, BLOCK_N
+    )
     length = 0
-    for step in range(n_visible - n_common):
-        key_start = (n_visible - 1 - step) * BLOCK_N
+    for step in range((end - outer) + (inner - begin)):
+        key_block = end - 1 - step
+        if ranges is not None:
+            key_block = tl.where(key_block >= outer, key_block, key_block - (outer - inner))
+        key_start = key_block * BLOCK_N
         k = operand_tile(key, batch, head // group, key_start, n_keys, BLOCK_N, BLOCK_D, HEAD_DIM)
-        visible = visible_tile(query_start, key_start, n_queries, n_keys, IS_CAUSAL, BLOCK_M, BLOCK_N)
+        visible = visible_tile(ranges, batch, query_start, key_start, n_queries, n_keys, IS_CAUSAL, BLOCK_M, BLOCK_N)
         # An infinite product of a hidden pair must not turn into NaN: the scale comes after the maximum.
         tile_max = row_maximum(tl.where(visible, inner_products(q, k), float("-inf")))
         tile_max = tl.where(tile_max == float("-inf"), tile_max, tile_max * z_scale)
-        even, odd, top = count_maximum(even, odd, top, tile_max)
-        tl.store(list_ptr + (capacity - 1 - length), n_visible - 1 - step, mask=length < capacity)
-        length += 1
+        if ranges is None:
+            even, odd, top = count_maximum(even, odd, top, tile_max)
+            live = 1
+        else:
+            # A range may have many such tiles, and no key of a row may lie in one.
+            live = any_of(exists & (tile_max != float("-inf")) & ((tile_max - top <= -1.0) == 0))
+            if (live > 0) & (length < COUNTED_TILES):
+                even, odd, top = count_maximum(even, odd, top, tile_max)
+            else:
+                top = larger_or_nan(top, tile_max)
+        tl.store(list_ptr + (capacity - 1 - length), key_block, mask=(live > 0) & (length < capacity))
+        length += live
     n_edge = length
-    for step in range(n_common):
-        key_start = (n_common - 1 - step) * BLOCK_N
+    for step in range(outer - inner):
+        key_block = outer - 1 - step
+        key_start = key_block * BLOCK_N
         k = whole_tile(key, batch, head // group, key_start, BLOCK_N, BLOCK_D, HEAD_DIM)
         tile_max = row_maximum(inner_products(q, k)) * z_scale
         # The difference, not "tile_max > top - 1": near 2 ** 24 that rounds to the maximum itself.  NaN fails the
@@ -155,7 +167,7 @@ def dense_kernel(
                 even, odd, top = count_maximum(even, odd, top, tile_max)
             else:
                 top = larger_or_nan(top, tile_max)
-            tl.store(list_ptr + (capacity - 1 - length), n_common - 1 - step, mask=length < capacity)
+            tl.store(list_ptr + (capacity - 1 - length), key_block, mask=length < capacity)
         length += live
 
     ordinary = tl.abs(top) < float("inf")
@@ -163,13 +175,18 @@ def dense_kernel(
     # The NaN of a poisoned row reaches the gradient of every key that it sees, so its block visits all that it sees.
     poisoned = any_of(exists & ((top < float("inf")) == 0))
     everything = (length > capacity) | (poisoned > 0)
-    length = tl.where(everything, n_visible, length)
-    store_numbers(numbers_ptr, length - n_edge, length, tl.where(everything, 0, -1))
+    below = length - n_edge
+    length = tl.where(everything, end - begin, length)
+    if ranges is None:
+        below = length - n_edge
+    else:
+        below = tl.where(everything, 0, below)
+    store_numbers(numbers_ptr, below, length, tl.where(everything, begin, -1))
     path = MANY
     if BY_KEYS:
         # Where nearly every tile reaches above the bound, most reach it with several keys.
         counting = exists & ordinary
-        most = tl.minimum(n_visible * CROWDED + 1.0, CROWDED_TILES)
+        most = tl.minimum((end - begin) * CROWDED + 1.0, CROWDED_TILES)
         crowded = sum_of(tl.where(counting, count, 0.0)) > most * sum_of(counting.to(tl.float32))
         path = tl.where(crowded | everything, MANY, FEW)
     store_path(numbers_ptr, path)

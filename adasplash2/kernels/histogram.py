@@ -17,9 +17,9 @@ from .tile import (
     operand_tile,
     query_place,
     row_offsets,
-    visible_tile,
     whole_tile,
 )
+from .visible import visible_tile
 
 BINS = tl.constexpr(16)
 # Places of a list that are read at a time.
@@ -106,7 +106,7 @@ def keep_listed(words_ptr, list_ptr, length, first, n_keys, PARTS: tl.constexpr,
 @triton.jit
 def histogram_kernel(
     query, key, row_max_ptr, lists_ptr, numbers_ptr, block_mask_ptr, lo_ptr, hi_ptr, tau_ptr,
-    z_scale, heads, group, n_queries, n_keys, n_words, capacity,
+    ranges, z_scale, heads, group, n_queries, n_keys, n_words, capacity,
     IS_CAUSAL: tl.constexpr, POWER: tl.constexpr, TILE_M: tl.constexpr, TILE_N: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, HEAD_DIM: tl.constexpr,
 ):  # fmt: skip
@@ -144,7 +144,9 @@ def histogram_kernel(
         key_block = listed(list_ptr, index // PARTS, first) * PARTS + index % PARTS
         k = operand_tile(key, batch, head // group, key_block * BLOCK_N, n_keys, BLOCK_N, BLOCK_D, HEAD_DIM)
         shifted = above(inner_products(q, k), z_scale, reference, 0.0 * reference)
-        visible = visible_tile(query_start, key_block * BLOCK_N, n_queries, n_keys, IS_CAUSAL, BLOCK_M, BLOCK_N)
+        visible = visible_tile(
+            ranges, batch, query_start, key_block * BLOCK_N, n_queries, n_keys, IS_CAUSAL, BLOCK_M, BLOCK_N
+        )
         counts += count_tile(shifted, visible, True, POWER)
 
     bins = tl.arange(0, BINS)

@@ -14,9 +14,9 @@ from .tile import (
     query_place,
     row_offsets,
     store_operand_tile,
-    visible_tile,
     whole_tile,
 )
+from .visible import seen_keys, seen_tile, visible_tile
 
 # Columns of the product that sums the weights: the fewest that a matrix unit makes.
 SUMS = tl.constexpr(16)
@@ -41,7 +41,7 @@ def add_weights(total, weight):
 @triton.jit
 def output_kernel(
     query, key, value, out, base_ptr, rest_ptr, lists_ptr, numbers_ptr, paths_ptr, mass_ptr, row_counts_ptr,
-    z_scale, heads, group, n_queries, n_keys, capacity,
+    ranges, z_scale, heads, group, n_queries, n_keys, capacity,
     IS_CAUSAL: tl.constexpr, POWER: tl.constexpr, BY_KEYS: tl.constexpr, TILE_M: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, HEAD_DIM: tl.constexpr,
 ):  # fmt: skip
@@ -78,11 +78,12 @@ def output_kernel(
         weighted = tl.dot(weight, v, weighted, input_precision="ieee")
         total = add_weights(total, weight)
         mass, mass_error = add_compensated(mass, mass_error, tl.sum(probs, axis=1))
+    first_key, end_key = seen_keys(ranges, batch, query_start, n_queries, n_keys, BLOCK_M)
     for index in range(below, length):
         key_start = listed(list_ptr, index, first) * BLOCK_N
         k = operand_tile(key, batch, head // group, key_start, n_keys, BLOCK_N, BLOCK_D, HEAD_DIM)
-        v = operand_tile(value, batch, head // group, key_start, n_keys, BLOCK_N, BLOCK_D, HEAD_DIM)
-        visible = visible_tile(query_start, key_start, n_queries, n_keys, IS_CAUSAL, BLOCK_M, BLOCK_N)
+        v = seen_tile(value, ranges, batch, head // group, key_start, first_key, end_key, BLOCK_N, BLOCK_D, HEAD_DIM)
+        visible = visible_tile(ranges, batch, query_start, key_start, n_queries, n_keys, IS_CAUSAL, BLOCK_M, BLOCK_N)
         gap = tl.where(visible, positive(above(inner_products(q, k), z_scale, base, rest)), 0.0)
         probs = gap_probs(gap, POWER)
         weight = probs.to(v.dtype)

@@ -19,9 +19,9 @@ from .tile import (
     positive,
     query_place,
     row_offsets,
-    visible_tile,
     whole_tile,
 )
+from .visible import visible_tile
 
 
 @triton.jit
@@ -50,7 +50,7 @@ def safeguarded_step(tau, lo, hi, mass, slope, count, tolerance, relative_error,
 @triton.jit
 def refine_kernel(
     query, key, row_max_ptr, lo_ptr, hi_ptr, tau_ptr, lists_ptr, numbers_ptr, paths_ptr, base_ptr, rest_ptr,
-    residual_ptr, passes_ptr, z_scale, tolerance, max_passes, heads, group, n_queries, n_keys, capacity,
+    residual_ptr, passes_ptr, ranges, z_scale, tolerance, max_passes, heads, group, n_queries, n_keys, capacity,
     IS_CAUSAL: tl.constexpr, POWER: tl.constexpr, TILE_M: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, HEAD_DIM: tl.constexpr,
 ):  # fmt: skip
@@ -102,7 +102,9 @@ def refine_kernel(
         for index in range(below, length):
             key_start = listed(list_ptr, index, first) * BLOCK_N
             k = operand_tile(key, batch, head // group, key_start, n_keys, BLOCK_N, BLOCK_D, HEAD_DIM)
-            visible = visible_tile(query_start, key_start, n_queries, n_keys, IS_CAUSAL, BLOCK_M, BLOCK_N)
+            visible = visible_tile(
+                ranges, batch, query_start, key_start, n_queries, n_keys, IS_CAUSAL, BLOCK_M, BLOCK_N
+            )
             gap = tl.where(visible, positive(above(inner_products(q, k), z_scale, base, rest)), 0.0)
             count += tl.sum((gap > 0.0).to(tl.float32), axis=1)
             slope += tl.sum(gap_sensitivity(gap, POWER), axis=1)

@@ -120,53 +120,6 @@ def row_offsets(batch_head, start, n_queries, ROWS: tl.constexpr):
 
 
 @triton.jit
-def visible_tile(
-    query_start, key_start, n_queries, n_keys, IS_CAUSAL: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr
-):
-    """Return which (query, key) pairs of a tile exist and may see each other; causal is bottom-right aligned."""
-    rows = query_start + tl.arange(0, BLOCK_M)
-    cols = key_start + tl.arange(0, BLOCK_N)
-    visible = (rows[:, None] < n_queries) & (cols[None, :] < n_keys)
-    if IS_CAUSAL:
-        visible = visible & (cols[None, :] <= rows[:, None] + (n_keys - n_queries))
-    return visible
-
-
-@triton.jit
-def visible_turned(
-    query_start, key_start, n_queries, n_keys, IS_CAUSAL: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr
-):
-    """Return `visible_tile` of a tile [keys, queries]."""
-    rows = query_start + tl.arange(0, BLOCK_M)
-    cols = key_start + tl.arange(0, BLOCK_N)
-    visible = (rows[None, :] < n_queries) & (cols[:, None] < n_keys)
-    if IS_CAUSAL:
-        visible = visible & (cols[:, None] <= rows[None, :] + (n_keys - n_queries))
-    return visible
-
-
-@triton.jit
-def visible_key_blocks(
-    query_start, n_queries, n_keys, IS_CAUSAL: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr
-):
-    """Return how many leading key blocks some query of the tile may see."""
-    end = n_keys
-    if IS_CAUSAL:
-        last_query = tl.minimum(query_start + BLOCK_M, n_queries) - 1
-        end = tl.minimum(end, tl.maximum(last_query + 1 + n_keys - n_queries, 0))
-    return tl.cdiv(end, BLOCK_N)
-
-
-@triton.jit
-def common_key_blocks(query_start, n_queries, n_keys, IS_CAUSAL: tl.constexpr, BLOCK_N: tl.constexpr):
-    """Return how many leading key blocks every query of the tile sees whole: their tiles need no test of visibility."""
-    end = n_keys
-    if IS_CAUSAL:
-        end = tl.minimum(end, tl.maximum(query_start + 1 + n_keys - n_queries, 0))
-    return end // BLOCK_N
-
-
-@triton.jit
 def inner_products(a, b):
     """Return ``a @ b.T`` of two [rows, BLOCK_D] tiles, float32; float32 operands are multiplied as float32."""
     if a.dtype == tl.float32 and a.shape[1] > 128:

@@ -50,6 +50,7 @@ def answer_of(load: Workload, d_out: torch.Tensor, *, alpha: float, impl: str) -
         value,
         alpha=alpha,
         is_causal=load.is_causal,
+        key_ranges=load.key_ranges,
         enable_gqa=load.enable_gqa,
         impl="reference" if impl == "reference" else "triton",
         return_aux=True,

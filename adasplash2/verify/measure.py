@@ -124,6 +124,7 @@ def measure(case: Case, device: str, impl: str) -> Result:
             alpha=case.alpha,
             is_causal=load.is_causal,
             scale=load.query.shape[-1] ** -0.5,
+            mask=load.mask,
         )
         live = live_blocks(load, truth, case.alpha, answer.block)
         found = judge(load, truth, answer, naive, live, is_kernel=impl == "triton")

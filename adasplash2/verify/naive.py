@@ -34,6 +34,7 @@ def naive_attention(
     alpha: float,
     is_causal: bool,
     scale: float,
+    mask: torch.Tensor | None = None,
     multiply: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] | None = None,
 ) -> NaiveResult:
     """Return output, centre and gradients of entmax attention, evaluated densely.
@@ -49,6 +50,8 @@ def naive_attention(
     is_causal : bool
         Aligned to the bottom right.
     scale : float
+    mask : Tensor of bool, optional
+        Broadcasts to (batch, heads, n_queries, n_keys), True where a key is visible.
     multiply : callable, optional
         Forms the products of float32 matrices; `product` by default.  A library's own is faster on long rows.
 
@@ -71,6 +74,8 @@ def naive_attention(
         n_queries, n_keys = z.shape[-2:]
         rows = torch.arange(n_queries, device=z.device)[:, None] + (n_keys - n_queries)
         z = z.masked_fill(torch.arange(n_keys, device=z.device) > rows, -math.inf)
+    if mask is not None:
+        z = z.masked_fill(~mask, -math.inf)
     gap = row_gaps(z, alpha)
     probs = gap if alpha == 2.0 else gap * gap
     sensitivity = (gap > 0.0).float() if alpha == 2.0 else gap

@@ -98,6 +98,7 @@ def expected_errors(
     alpha: float,
     is_causal: bool,
     scale: float,
+    mask: torch.Tensor | None = None,
 ) -> dict[str, Expected]:
     """Return the error to be expected of each row of the output and of the gradients.
 
@@ -114,6 +115,8 @@ def expected_errors(
     is_causal : bool
         Aligned to the bottom right.
     scale : float
+    mask : Tensor of bool, shape (batch, 1, n_queries, n_keys), optional
+        True where a key is visible.
 
     Returns
     -------
@@ -140,6 +143,8 @@ def expected_errors(
                 seen = torch.ones((rows.stop - rows.start, n_keys), dtype=torch.bool, device=device)
                 if is_causal:
                     seen = torch.arange(n_keys, device=device) <= last[:, None]
+                if mask is not None:
+                    seen &= mask[item, 0, rows]
                 _add(
                     totals, place, kv_place, rows,
                     _Chunk(q[place][rows], k[kv_place], v[kv_place], grad[place][rows], threshold[place][rows], seen),

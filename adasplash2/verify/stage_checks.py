@@ -75,13 +75,13 @@ def run_stages(load: Workload, d_out: torch.Tensor, alpha: float, **fields: int)
     q, k, v, d_o = (launch.as_operand(part) for part in (query, key, value, grad))
     state = empty_forward(problem, q)
     with starts.device_of(query):
-        for call in launch.forward_calls(problem, q, k, v, state):
+        for call in launch.forward_calls(problem, q, k, v, state, load.key_ranges):
             call.run()
         after = empty_backward(problem, q, k, v)
         # As the backward of a call gets it: rounded to the dtype, also where the interpreter raised that.
         out = launch.as_operand(state.out.to(query.dtype))
         left = (out, state.base, state.rest, state.block_mask, state.support)
-        for call in launch.backward_calls(problem, d_o, q, k, v, *left, after):
+        for call in launch.backward_calls(problem, d_o, q, k, v, *left, after, load.key_ranges):
             call.run()
     heads, launch_row = (problem.batch, problem.heads), problem.launch
     forward: dict[str, Any] = {name: as_floats(getattr(state, name)) for name in _FORWARD}

@@ -81,12 +81,14 @@ def each_head(load: Workload, alpha: float, scale: float | None = None) -> Itera
     batch, heads, _, head_dim = query.shape
     group = heads // key.shape[1]
     scale = head_dim**-0.5 if scale is None else scale
+    mask = _mask_of(load)
     with np.errstate(invalid="ignore", over="ignore"):
         for item, head in np.ndindex(batch, heads):
             q, k, v = query[item, head], key[item, head // group], value[item, head // group]
-            scores = entmax_ref.attention_scores(q[None, None], k[None, None], is_causal=load.is_causal, scale=scale)[
-                0, 0
-            ]
+            own_mask = None if mask is None else mask[item]
+            scores = entmax_ref.attention_scores(
+                q[None, None], k[None, None], is_causal=load.is_causal, scale=scale, mask=own_mask
+            )[0, 0]
             # head_dim products and sums, the scale's own rounding, the product with it.
             size = np.abs(np.nan_to_num(q, posinf=0.0, neginf=0.0)) @ np.abs(np.nan_to_num(k, posinf=0.0, neginf=0.0)).T
             error = gamma(head_dim + 2) * abs(scale) * (alpha - 1.0) * size
@@ -94,6 +96,11 @@ def each_head(load: Workload, alpha: float, scale: float | None = None) -> Itera
             yield Head(
                 (item, head), (item, head // group), q, k, v, (alpha - 1.0) * scores, np.where(visible, error, 0.0)
             )
+
+
+def _mask_of(load: Workload) -> Booleans | None:
+    """Return the mask of a workload, (batch, 1, n_queries, n_keys), if it has one."""
+    return None if load.mask is None else load.mask.cpu().numpy()
 
 
 def truth_of(
@@ -118,12 +125,13 @@ def truth_of(
     Truth
     """
     query, key, value = (as_floats(part) for part in (load.query, load.key, load.value))
-    is_causal, enable_gqa = load.is_causal, load.enable_gqa
+    is_causal, enable_gqa, mask = load.is_causal, load.enable_gqa, _mask_of(load)
     scale = query.shape[-1] ** -0.5 if scale is None else scale
     with np.errstate(invalid="ignore", over="ignore"):
         out, aux = entmax_ref.attention(
-            query, key, value, alpha=alpha, is_causal=is_causal, scale=scale, enable_gqa=enable_gqa, return_aux=True
-        )
+            query, key, value,
+            alpha=alpha, is_causal=is_causal, scale=scale, enable_gqa=enable_gqa, mask=mask, return_aux=True,
+        )  # fmt: skip
     nan_rows, empty_rows = load.nan_rows.numpy(), load.empty_rows.numpy()
     row_error = np.zeros(aux.tau.shape)
     undecided = np.zeros(aux.tau.shape, dtype=np.bool_)
@@ -140,11 +148,11 @@ def truth_of(
     with np.errstate(invalid="ignore", over="ignore"):
         d_query, d_key, d_value = entmax_ref.attention_vjp(
             query, key, value, as_floats(d_out),
-            alpha=alpha, is_causal=is_causal, scale=scale, enable_gqa=enable_gqa,
+            alpha=alpha, is_causal=is_causal, scale=scale, enable_gqa=enable_gqa, mask=mask,
         )  # fmt: skip
     expected = expected_errors(
         load.query, load.key, load.value, d_out.to(load.query.device), aux.tau,
-        alpha=alpha, is_causal=is_causal, scale=scale,
+        alpha=alpha, is_causal=is_causal, scale=scale, mask=load.mask,
     )  # fmt: skip
     return Truth(
         out, d_query, d_key, d_value, aux.tau, row_error, nan_rows, empty_rows, undecided & ~nan_rows, d_out, expected

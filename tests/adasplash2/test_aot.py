@@ -15,22 +15,38 @@ CASES = [
     for target in ("sm_80", "sm_90", "sm_100", "gfx942")
     for dtype, alpha in (("bf16", "1.5"), ("fp32", "1.5"), ("bf16", "2.0"))
 ]
+# Stages that ask which keys a query sees.
+READ_RANGES = 9
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("target, dtype, alpha", CASES)
 def test_kernels_fit(target, dtype, alpha, tmp_path):
     head_dims = [64] if alpha == "2.0" else [16, 64, 128, 256]
+    usages = compiled(target, dtype, alpha, head_dims, tmp_path)
+    # float32 has no stages by single keys
+    assert len(usages) == (9 if dtype == "fp32" else 20) * len(head_dims)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("target", ["sm_80", "sm_90", "sm_100", "gfx942"])
+def test_kernels_with_ranges_fit(target, tmp_path):
+    usages = compiled(target, "bf16", "1.5", [64, 128], tmp_path, "--ranges")
+    assert len(usages) == READ_RANGES * 2
+    assert not any(usage["is_causal"] for usage in usages)
+
+
+def compiled(target, dtype, alpha, head_dims, tmp_path, *options):
+    """Return what every kernel uses, all of which must fit."""
     report = tmp_path / "usage.json"
-    command = [sys.executable, "-m", "adasplash2.aot", "--target", target, "--dtype", dtype, "--alpha", alpha]
+    command = [sys.executable, "-m", "adasplash2.aot", "--target", target, "--dtype", dtype, "--alpha", alpha, *options]
     command += ["--json", str(report)] + [part for d in head_dims for part in ("--head-dim", str(d))]
     environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stdout + done.stderr[-2000:]
     usages = json.loads(report.read_text())
-    # float32 has no stages by single keys
-    assert len(usages) == (9 if dtype == "fp32" else 20) * len(head_dims)
     assert all(usage["registers"] > 0 for usage in usages)
+    return usages
 
 
 def test_what_does_not_fit_is_said():

@@ -9,6 +9,7 @@ from staged import tile_any
 import entmax_ref
 from adasplash2 import entmax_attention, starts
 from adasplash2.problem import ROW_SUPPORT, TOLERANCE
+from adasplash2.visible import Visibility, ranges_of
 from adasplash2.workloads import workload
 
 pytestmark = pytest.mark.gpu
@@ -32,6 +33,42 @@ def test_every_launch_row(dtype, head_dim, is_causal):
 def test_sparsemax(dtype):
     query, key, value, d_out = (draw(1, 4, 1000, 64, dtype=dtype, seed=s, size=2.0) for s in range(4))
     judged(query, key, value, d_out, alpha=2.0, is_causal=True)
+
+
+# Documents of very different lengths, one of them of one token, and one that ends within a tile.
+DOCUMENTS = [0, 1, 700, 701, 1500, 2000]
+
+
+def visibility(name, n):
+    """Return options of a call of ``n`` queries and keys, and the ranges that say the same."""
+    index = torch.arange(n, device="cuda")
+    if name == "window":
+        options = {"window_size": (300, None), "is_causal": True}
+    elif name == "left padding":
+        lengths = torch.tensor([n - 100, 300], device="cuda")
+        options = {"seqlens_q": lengths, "seqlens_k": lengths, "is_causal": True, "padding_side": "left"}
+    else:
+        ends = torch.tensor(DOCUMENTS, device="cuda")
+        first = ends[torch.searchsorted(ends, index, right=True) - 1]
+        return {"key_ranges": torch.stack((first, index + 1), -1)[None]}
+    return options
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32], ids=str)
+@pytest.mark.parametrize("head_dim", [64, 128])
+@pytest.mark.parametrize("load", ["topic16", "gauss0.02", "gauss1"])
+@pytest.mark.parametrize("name", ["window", "left padding", "documents"])
+def test_ranges_of_keys(name, load, head_dim, dtype):
+    if dtype == torch.float32 and load != "gauss1":
+        pytest.skip("float32 has one path")
+    n, options = 2000, visibility(name, 2000)
+    drawn = workload(load, batch=2, heads=2, n_queries=n, head_dim=head_dim, dtype=dtype, device="cuda")
+    d_out = draw(2, 2, n, head_dim, dtype=dtype, seed=4)
+    given = {key: value for key, value in options.items() if key != "is_causal"}
+    causal = options.get("is_causal", False)
+    ranges = ranges_of("test", Visibility(**given), drawn.query, n, (2, 2), is_causal=causal)
+    options.pop("key_ranges", None)
+    judged(drawn.query, drawn.key, drawn.value, d_out, key_ranges=ranges, **options)
 
 
 @lemma("block_mask_superset")

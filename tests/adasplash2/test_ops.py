@@ -16,7 +16,7 @@ def operands(requires_grad):
 @pytest.mark.parametrize("requires_grad", [False, True])
 def test_opcheck(requires_grad):
     tests = ("test_schema", "test_faketensor", "test_autograd_registration")
-    torch.library.opcheck(ops.attention, (*operands(requires_grad), 1.5, True, 0.25), test_utils=tests)
+    torch.library.opcheck(ops.attention, (*operands(requires_grad), None, 1.5, True, 0.25), test_utils=tests)
 
 
 def test_shapes_and_strides_without_running():
@@ -24,9 +24,9 @@ def test_shapes_and_strides_without_running():
 
     for layout in (lambda tensor: tensor, lambda tensor: tensor.transpose(1, 2).contiguous().transpose(1, 2)):
         query, key, value = (layout(tensor) for tensor in operands(False))
-        real = ops.attention(query, key, value, 1.5, True, 0.25)
+        real = ops.attention(query, key, value, None, 1.5, True, 0.25)
         with FakeTensorMode() as mode:
-            fake = ops.attention(*(mode.from_tensor(tensor) for tensor in (query, key, value)), 1.5, True, 0.25)
+            fake = ops.attention(*(mode.from_tensor(tensor) for tensor in (query, key, value)), None, 1.5, True, 0.25)
         for found, expected in zip(fake, real, strict=True):
             assert found.shape == expected.shape and found.stride() == expected.stride()
             assert found.dtype == expected.dtype

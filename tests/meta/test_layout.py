@@ -19,6 +19,7 @@ RANKS = {
     "operands": 0,
     "row_arguments": 3,
     "targets": 0,
+    "visible": 0,
     "transforms": 0,
     "problem": 0,
     "starts": 0,
@@ -33,6 +34,7 @@ RANKS = {
     "maps": 3,
     "losses": 3,
     "nn": 4,
+    "varlen": 4,
     "integrations": 4,
     "": 4,  # adasplash2/__init__.py, which exports the api
     "aot": 5,

@@ -21,11 +21,12 @@ def pack(bits):
     return torch.tensor(words, device=DEVICE)
 
 
-def lists_of(bits, n_queries, n_keys, block, *, is_causal, by_keys, capacity):
+def lists_of(bits, n_queries, n_keys, block, *, is_causal, by_keys, capacity, ranges=None):
     lists = empty_lists((bits.shape[0], bits.shape[1], capacity), torch.device(DEVICE))
     words = pack(bits)
     block_list_kernel[(bits.shape[0] * bits.shape[1],)](
-        words, lists.places, lists.numbers, n_queries, n_keys, words.shape[2], bits.shape[2], bits.shape[1], capacity,
+        words, lists.places, lists.numbers, ranges, bits.shape[0], n_queries, n_keys,
+        words.shape[2], bits.shape[2], bits.shape[1], capacity,
         IS_CAUSAL=is_causal, BY_KEYS=by_keys, BLOCK_M=block, BLOCK_N=block,
     )  # fmt: skip
     return lists
