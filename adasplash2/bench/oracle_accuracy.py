@@ -5,13 +5,8 @@ bound. The package ``entmax`` is measured on the same rows if it is installed.
 """
 
 import argparse
-import datetime
 import importlib
-import importlib.metadata
-import json
 import multiprocessing
-import platform
-import shlex
 import sys
 import time
 import warnings
@@ -21,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from adasplash2.bench.oracle_record import write
 from entmax_ref import bounds
 from entmax_ref.arguments import Booleans, Floats
 from entmax_ref.certify import Certificate, certify
@@ -241,27 +237,9 @@ def main(arguments: list[str] | None = None) -> int:
             for name, values in found.items():
                 print(f"{alpha:<8.4g}{name:<18}" + "  ".join(f"{key} {value:.3g}" for key, value in values.items()))
             sys.stdout.flush()
-    record = {
-        "command": f"{COMMAND} {shlex.join(sys.argv[1:] if arguments is None else arguments)}",
-        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-        "seed": options.seed,
-        "versions": {"python": platform.python_version(), **_versions()},
-        "machine": platform.machine(),
-        "results": results,
-    }
-    options.out.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    packages = ("adasplash2", "numpy", "python-flint", "entmax", "torch")
+    write(options.out, COMMAND, arguments, packages, results, seed=options.seed)
     return 0
-
-
-def _versions() -> dict[str, str]:
-    """Return the releases of what took part."""
-    found = {}
-    for name in ("adasplash2", "numpy", "python-flint", "entmax", "torch"):
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
 
 
 if __name__ == "__main__":

@@ -7,12 +7,7 @@ losses. Counts rows, where that module records the worst of each.
 from __future__ import annotations
 
 import argparse
-import datetime
 import importlib
-import importlib.metadata
-import json
-import platform
-import shlex
 import sys
 import warnings
 from collections.abc import Callable
@@ -23,6 +18,7 @@ import numpy as np
 
 import entmax_ref
 from adasplash2.bench.oracle_accuracy import KINDS, draw, peers
+from adasplash2.bench.oracle_record import write
 from entmax_ref.arguments import Floats
 from entmax_ref.certify import certify
 
@@ -103,15 +99,7 @@ def main(arguments: list[str] | None = None) -> int:
         results.append({"alpha": alpha, "implementations": found})
         for name, counts in found.items():
             print(f"{alpha:<6g}{name:<18}" + "  ".join(f"{key} {count}" for key, count in counts.items()), flush=True)
-    versions = {name: importlib.metadata.version(name) for name in ("numpy", "entmax", "torch", "python-flint")}
-    record = {
-        "command": f"{COMMAND} {shlex.join(sys.argv[1:] if arguments is None else arguments)}",
-        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-        "versions": {"python": platform.python_version(), **versions},
-        "machine": platform.machine(),
-        "results": results,
-    }
-    options.out.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    write(options.out, COMMAND, arguments, ("numpy", "entmax", "torch", "python-flint"), results)
     return 0
 
 

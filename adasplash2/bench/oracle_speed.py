@@ -9,11 +9,8 @@ shows.
 from __future__ import annotations
 
 import argparse
-import datetime
-import json
 import os
 import platform
-import shlex
 import statistics
 import sys
 import time
@@ -22,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
+from adasplash2.bench.oracle_record import write
 from entmax_ref.arguments import Floats
 from entmax_ref.rows.threshold import threshold
 from entmax_ref.transform import entmax
@@ -68,15 +66,8 @@ def main(arguments: list[str] | None = None) -> int:
         results.append({"kind": kind, "seconds": seconds})
         ratios = (f"{name} {taken / seconds['sort']:.2f}" for name, taken in seconds.items() if name != "sort")
         print(f"{kind:<18}sort {seconds['sort']:.3f} s, times as long: " + ", ".join(ratios), flush=True)
-    record = {
-        "command": f"{COMMAND} {shlex.join(sys.argv[1:] if arguments is None else arguments)}",
-        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-        "n": options.n,
-        "versions": {"python": platform.python_version(), "numpy": np.__version__},
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
-        "results": results,
-    }
-    options.out.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    machine = f"{platform.machine()}, {os.cpu_count()} cores"
+    write(options.out, COMMAND, arguments, ("numpy",), results, machine=machine, n=options.n)
     return 0
 
 

@@ -8,8 +8,7 @@ import os
 import platform
 from importlib.metadata import version
 
-from adasplash2.usage import INTERRUPTED, Files, UsageError, check_file
-
+from ..usage import INTERRUPTED, Files, UsageError, check_file
 from .progress import Progress
 
 _DTYPES = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
@@ -40,36 +39,31 @@ def run_targets(options: argparse.Namespace) -> int:
 
     if not torch.cuda.is_available():
         os.environ.setdefault("TRITON_INTERPRET", "1")
-    from entmax_ref.conformance import BUDGETS, CHECKS, LEVELS, Outcome, TargetError, checks_for, load, run_check
+    from entmax_ref.conformance import BUDGETS, LEVELS, Outcome, TargetError, load, run_check
     from entmax_ref.conformance.outcome import write_json
     from entmax_ref.conformance.page import write_page
+    from entmax_ref.conformance.running import cells, unknown
     from entmax_ref.conformance.table import summary
 
-    for option, names, known in (("--level", options.level, LEVELS), ("--check", options.check, tuple(CHECKS))):
-        for name in names or ():
-            if name not in known:
-                raise UsageError(f"{option} must be one of {', '.join(known)}, got {name!r}. Leave it out for all.")
+    levels, names = options.level or (), options.check or ()
+    wrong = unknown(levels, names)
+    if wrong:
+        raise UsageError(f"--{wrong}")
     try:
         targets = [target for name in options.target for target in load(name)]
     except TargetError as error:
         raise UsageError(f"--{error}") from error
     dtypes = [_DTYPES[name] for name in options.dtype or ()]
     budget = "quick" if options.quick else "thorough" if options.thorough else "default"
-    cells = [
-        (target, check, dtype)
-        for target in targets
-        for check in checks_for(target, options.level or LEVELS, options.check or ())
-        for dtype in target.dtypes
-        if not dtypes or dtype in dtypes
-    ]
-    if not cells:
+    chosen = cells(targets, levels or LEVELS, names, dtypes)
+    if not chosen:
         raise UsageError("--target, --level, --check and --dtype leave nothing to run. Leave one out.")
     found: list[Outcome] = []
-    steps = {index: f"{target.name} {check.name} {dtype}" for index, (target, check, dtype) in enumerate(cells)}
+    steps = {index: f"{target.name} {check.name} {dtype}" for index, (target, check, dtype) in enumerate(chosen)}
     is_whole = True
     with Progress("adasplash2 verify", steps, weights=dict.fromkeys(steps, 1.0), at_once=1) as progress:
         try:
-            for index, (target, check, dtype) in enumerate(cells):
+            for index, (target, check, dtype) in enumerate(chosen):
                 found.append(run_check(check, target, dtype, BUDGETS[budget], options.seed))
                 progress.advance(index)
         except KeyboardInterrupt:

@@ -8,18 +8,13 @@ from __future__ import annotations
 
 from docutils import nodes
 from docutils.statemachine import StringList
-from evidence import Record, table_row
+from evidence import Record, list_table
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
 from entmax_ref.conformance import CHECKS, Outcome
 from entmax_ref.conformance.outcome import from_record
 from entmax_ref.conformance.table import mark
-
-
-def list_table(*rows: list[str]) -> list[str]:
-    """Return a list-table whose first row is its head."""
-    return [".. list-table::", "   :header-rows: 1", "", *(line for row in rows for line in table_row(row))]
 
 
 class Checks(SphinxDirective):

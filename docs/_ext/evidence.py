@@ -35,6 +35,11 @@ def table_row(cells: Iterable[str]) -> list[str]:
     return [f"   {'  ' if place else '* '}- {cell}" for place, cell in enumerate(cells)]
 
 
+def list_table(*rows: Iterable[str]) -> list[str]:
+    """Return a list-table whose first row is its head."""
+    return [".. list-table::", "   :header-rows: 1", "", *(line for row in rows for line in table_row(row))]
+
+
 class Record(SphinxDirective):
     """A directive about one record."""
 
@@ -61,12 +66,11 @@ class OracleAccuracy(Record):
 
     def run(self) -> list[nodes.Node]:
         """Return the table."""
-        lines = [".. list-table::", "   :header-rows: 1", ""]
-        lines += table_row(self.HEADINGS)
+        rows = [self.HEADINGS]
         for result in self.record()["results"]:
             for name, worst in result["implementations"].items():
                 wrong = int(worst["wrong_support"])
-                lines += table_row(
+                rows.append(
                     (
                         f"{result['alpha']:.4g}" if name == "entmax_ref" else "",
                         "**entmax_ref**" if name == "entmax_ref" else name,
@@ -78,7 +82,7 @@ class OracleAccuracy(Record):
                         f"{wrong:,} (up to {number(worst['wrong_probs'])})" if wrong else "0",
                     )
                 )
-        return self.parsed(lines)
+        return self.parsed(list_table(*rows))
 
     @staticmethod
     def _bound(value: float | None) -> str:
@@ -92,19 +96,17 @@ class OracleSpeed(Record):
         """Return the table and how it was made."""
         record = self.record()
         names = [name for name in record["results"][0]["seconds"] if name != "sort"]
-        lines = [".. list-table::", "   :header-rows: 1", ""]
-        lines += table_row(("array", "sort, s", *names))
+        rows = [("array", "sort, s", *names)]
         for result in record["results"]:
             seconds = result["seconds"]
             ratios = (f"{seconds[name] / seconds['sort']:.2f}" for name in names)
-            lines += table_row((result["kind"], f"{seconds['sort']:.3f}", *ratios))
+            rows.append((result["kind"], f"{seconds['sort']:.3f}", *ratios))
         versions = ", ".join(f"{name} {version}" for name, version in record["versions"].items())
-        lines += [
-            "",
+        made = (
             f"``{record['command']}`` on {record['date']}, {record['n']} x {record['n']} float64 scores, "
-            f"{record['machine']}, {versions}.",
-        ]
-        return self.parsed(lines)
+            f"{record['machine']}, {versions}."
+        )
+        return self.parsed([*list_table(*rows), "", made])
 
 
 class OraclePeers(Record):
@@ -113,16 +115,15 @@ class OraclePeers(Record):
     def run(self) -> list[nodes.Node]:
         """Return the table and how it was made."""
         record = self.record()
-        lines = [".. list-table::", "   :header-rows: 1", ""]
-        lines += table_row(("alpha", "map", "rows", "wrong support", "wrong probabilities", "no number as loss"))
+        rows = [("alpha", "map", "rows", "wrong support", "wrong probabilities", "no number as loss")]
         for result in record["results"]:
             for name, counts in result["implementations"].items():
                 own = name == "entmax_ref"
                 shown = (f"{counts[key]:,}" for key in ("rows", "support", "probs", "loss"))
-                lines += table_row((f"{result['alpha']:g}" if own else "", f"**{name}**" if own else name, *shown))
+                rows.append((f"{result['alpha']:g}" if own else "", f"**{name}**" if own else name, *shown))
         versions = ", ".join(f"{name} {version}" for name, version in record["versions"].items())
-        lines += ["", f"``{record['command']}`` on {record['date']}, {record['machine']}, {versions}."]
-        return self.parsed(lines)
+        made = f"``{record['command']}`` on {record['date']}, {record['machine']}, {versions}."
+        return self.parsed([*list_table(*rows), "", made])
 
 
 class OracleVersions(Record):

@@ -39,6 +39,11 @@ def _compare(found: Floats, wanted: Floats, allowed: Floats, what: str) -> Findi
     )
 
 
+def _same(one: Floats, other: Floats, allowed: Floats, words: str) -> Finding:
+    """Compare two answers, each of which may be off by ``allowed``; ``words`` has a place for either number."""
+    return worst(np.abs(other - one), 2.0 * allowed, lambda at: f"out{list(at)} {words.format(one[at], other[at])}")
+
+
 def attention_output(target: AttentionTarget, case: Case) -> Finding:
     """Every entry of the output is the oracle's, within its bound."""
     operands, call = operands_of(case), call_of(case)
@@ -92,13 +97,8 @@ def causal_future(target: AttentionTarget, case: Case) -> Finding:
     moved_value[:, :, cut:] += 100.0
     truth = attention_truth(query, key, value, call)
     before, after = (attended(target, (query, k, v), call)[0] for k, v in ((key, value), (moved_key, moved_value)))
-    return worst(
-        np.abs(after - before)[:, :, last],
-        2.0 * truth.out_allowed[:, :, last],
-        lambda at: (
-            f"out{list(at)} changes from {before[:, :, last][at]:.9g} to {after[:, :, last][at]:.9g} with later keys"
-        ),
-    )
+    before, after, allowed = (values[:, :, last] for values in (before, after, truth.out_allowed))
+    return _same(before, after, allowed, "changes from {:.9g} to {:.9g} with later keys")
 
 
 def grouped_heads(target: AttentionTarget, case: Case) -> Finding:
@@ -108,11 +108,7 @@ def grouped_heads(target: AttentionTarget, case: Case) -> Finding:
     truth = attention_truth(query, key, value, call)
     shared = attended(target, (query, key, value), call)[0]
     copied = attended(target, (query, repeated(key, heads), repeated(value, heads)), call)[0]
-    return worst(
-        np.abs(shared - copied),
-        2.0 * truth.out_allowed,
-        lambda at: f"out{list(at)} is {shared[at]:.9g} with shared keys, {copied[at]:.9g} with copies of them",
-    )
+    return _same(shared, copied, truth.out_allowed, "is {:.9g} with shared keys, {:.9g} with copies of them")
 
 
 def key_order(target: AttentionTarget, case: Case) -> Finding:
@@ -122,11 +118,7 @@ def key_order(target: AttentionTarget, case: Case) -> Finding:
     truth = attention_truth(query, key, value, call)
     found = attended(target, (query, key, value), call)[0]
     moved = attended(target, (query, key[:, :, order], value[:, :, order]), call)[0]
-    return worst(
-        np.abs(found - moved),
-        2.0 * truth.out_allowed,
-        lambda at: f"out{list(at)} is {found[at]:.9g}, and {moved[at]:.9g} with the keys in another order",
-    )
+    return _same(found, moved, truth.out_allowed, "is {:.9g}, and {:.9g} with the keys in another order")
 
 
 def _blocks(target: AttentionTarget, case: Case) -> tuple[Any, Floats, Floats]:
@@ -194,11 +186,7 @@ def batch_independence(target: AttentionTarget, case: Case) -> Finding:
         for operand, factor in ((query, -2.0), (key, 1.0), (value, 8.0))
     ]
     among = attended(target, (pairs[0], pairs[1], pairs[2]), call)[0][len(query) :]
-    return worst(
-        np.abs(among - alone),
-        2.0 * truth.out_allowed,
-        lambda at: f"out{list(at)} is {alone[at]:.9g} alone, {among[at]:.9g} in a larger batch",
-    )
+    return _same(alone, among, truth.out_allowed, "is {:.9g} alone, {:.9g} in a larger batch")
 
 
 def attention_strides(target: AttentionTarget, case: Case) -> Finding:
@@ -207,11 +195,7 @@ def attention_strides(target: AttentionTarget, case: Case) -> Finding:
     query, key, value = (np.swapaxes(np.swapaxes(operand, 1, 2).copy(), 1, 2) for operand in plain)
     truth = attention_truth(*plain, call)
     before, after = attended(target, plain, call)[0], attended(target, (query, key, value), call)[0]
-    return worst(
-        np.abs(before - after),
-        2.0 * truth.out_allowed,
-        lambda at: f"out{list(at)} is {before[at]:.9g}, and {after[at]:.9g} from operands with other strides",
-    )
+    return _same(before, after, truth.out_allowed, "is {:.9g}, and {:.9g} from operands with other strides")
 
 
 def attention_empty(target: AttentionTarget, case: Case) -> Finding:

@@ -7,13 +7,12 @@ from hypothesis import strategies as st
 from entmax_ref.conformance import attention_checks as judge
 from entmax_ref.conformance.attention_strategies import attention_cases
 from entmax_ref.conformance.case import Case
-from entmax_ref.conformance.check import Check
+from entmax_ref.conformance.check import Check, always, checks, unless
 from entmax_ref.conformance.row_strategies import LONG
 from entmax_ref.conformance.target import AttentionTarget
 
-
-def _always(target: AttentionTarget) -> str:
-    return ""
+_no_gradient = unless("a gradient", "vjp")
+_no_empty_row = unless("a row without a key", "empty")
 
 
 def _exposed(name: str) -> Any:
@@ -28,22 +27,10 @@ def _full(target: AttentionTarget) -> str:
     return "" if False in target.causal else "a call without a mask is not claimed"
 
 
-def _grouped(target: AttentionTarget) -> str:
-    return "" if target.grouped else "grouped heads are not claimed"
-
-
 def _empty(target: AttentionTarget) -> str:
     if target.square:
         return "as many queries as keys leave no row without a key"
-    return _causal(target) or ("" if target.empty else "a row without a key is not claimed")
-
-
-def _nonfinite(target: AttentionTarget) -> str:
-    return "" if target.nonfinite else "NaN is not claimed"
-
-
-def _gradient(target: AttentionTarget) -> str:
-    return "" if target.vjp else "a gradient is not claimed"
+    return _causal(target) or _no_empty_row(target)
 
 
 def _of(**how: Any) -> Any:
@@ -84,37 +71,29 @@ def _long(draw: st.DrawFn, target: AttentionTarget, dtype: str, most: int) -> Ca
 
 def _make() -> tuple[Check, ...]:
     gradient = _of(d_out=True)
-    rows: list[tuple[Any, ...]] = [
-        ("attention_output", "normalised_output", _always, _of(), judge.attention_output, 1.0),
-        ("attention_mass", "threshold_unique", _always, _of(), judge.attention_mass, 0.5),
-        ("attention_offset", "threshold_shift", _always, _offset, judge.attention_output, 0.5),
+    rows = [
+        ("attention_output", "normalised_output", always, _of(), judge.attention_output, 1.0),
+        ("attention_mass", "threshold_unique", always, _of(), judge.attention_mass, 0.5),
+        ("attention_offset", "threshold_shift", always, _offset, judge.attention_output, 0.5),
         ("attention_tau", "residual_bound", _exposed("tau"), _of(), judge.attention_tau, 1.0),
         ("causal_future", "contract", _causal, _of(is_causal=True), judge.causal_future, 0.5),
-        ("grouped_heads", "contract", _grouped, _of(), judge.grouped_heads, 0.5),
+        ("grouped_heads", "contract", unless("a group of heads", "grouped"), _of(), judge.grouped_heads, 0.5),
         ("key_order", "contract", _full, _of(is_causal=False), judge.key_order, 0.3),
         ("block_mask_sound", "block_mask_superset", _exposed("block_mask"), _of(), judge.block_mask_sound, 1.0),
         ("block_mask_tight", "pruning_keeps_threshold", _exposed("block_mask"), _of(), judge.block_mask_tight, 0.5),
         ("passes", "refine_loop_certifies", _exposed("passes"), _of(), judge.passes, 0.5),
-        ("attention_deterministic", "contract", _always, _of(), judge.attention_deterministic, 0.2),
-        ("batch_independence", "contract", _always, _of(), judge.batch_independence, 0.3),
-        ("attention_strides", "contract", _always, _of(), judge.attention_strides, 0.2),
+        ("attention_deterministic", "contract", always, _of(), judge.attention_deterministic, 0.2),
+        ("batch_independence", "contract", always, _of(), judge.batch_independence, 0.3),
+        ("attention_strides", "contract", always, _of(), judge.attention_strides, 0.2),
         ("attention_empty", "contract", _empty, _of(is_causal=True, empty=True), judge.attention_empty, 0.2),
-        ("attention_nonfinite", "contract", _nonfinite, _of(), judge.attention_nonfinite, 0.2),
+        ("attention_nonfinite", "contract", unless("NaN", "nonfinite"), _of(), judge.attention_nonfinite, 0.2),
     ]
-    gradients: list[tuple[Any, ...]] = [
-        (f"{name}_gradient", f"{name}_gradient", _gradient, gradient, judge.gradient_of(name), 0.7)
+    gradients = [
+        (f"{name}_gradient", f"{name}_gradient", _no_gradient, gradient, judge.gradient_of(name), 0.7)
         for name in ("query", "key", "value")
     ]
-    flat: list[tuple[Any, ...]] = [
-        ("attention_long_mass", "refine_loop_certifies", _always, _long, judge.attention_long_mass, 0.1)
-    ]
-    return tuple(
-        Check(
-            name, level, claim, str(judged.__doc__).strip().splitlines()[0], "attention", refusal, draw, judged, share
-        )
-        for level, group in (("attention", rows), ("attention_gradient", gradients), ("long", flat))
-        for name, claim, refusal, draw, judged, share in group
-    )
+    flat = [("attention_long_mass", "refine_loop_certifies", always, _long, judge.attention_long_mass, 0.1)]
+    return checks("attention", attention=rows, attention_gradient=gradients, long=flat)
 
 
 ATTENTION_CHECKS = _make()

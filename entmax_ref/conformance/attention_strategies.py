@@ -100,8 +100,7 @@ def attention_cases(
     size = draw(sizes(target, most, is_causal=causal, empty=empty))
     texts = draw(operands(size, kinds))
     if d_out:
-        shape = f"({size.batch}, {size.heads}, {size.n_queries}, {size.head_dim})"
-        texts["d_out"] = f"np.random.default_rng({draw(st.integers(0, 99))}).normal(size={shape})"
+        texts["d_out"] = f"np.random.default_rng({draw(st.integers(0, 99))}).normal(size={size.of_query})"
     options: dict[str, Any] = {"is_causal": causal}
     if target.scales and draw(st.booleans()):
         options["scale"] = draw(st.sampled_from((0.5, 0.125, 1.0)))

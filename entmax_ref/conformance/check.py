@@ -1,6 +1,6 @@
 """What is a check?  A named question, who has to answer it, the examples to draw, and the judgement of one example."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -71,6 +71,28 @@ class Check:
     draw: Callable[[Any, str, int], Any]
     judge: Callable[[Any, Case], Finding]
     share: float = 1.0
+
+
+def always(target: Any) -> str:
+    """Return no refusal: every target is held to the rule."""
+    return ""
+
+
+def unless(what: str, claim: str) -> Callable[[Any], str]:
+    """Return a refusal for targets whose attribute ``claim`` is empty."""
+    return lambda target: "" if getattr(target, claim) else f"{what} is not claimed"
+
+
+def checks(kind: str, **levels: Sequence[tuple[Any, ...]]) -> tuple[Check, ...]:
+    """Return the checks of each level, from rows ``(name, claim, refusal, draw, judge, share)``.
+
+    What a check asks is the first line of its judge's docstring.
+    """
+    return tuple(
+        Check(name, level, claim, str(judge.__doc__).strip().splitlines()[0], kind, refusal, draw, judge, share)
+        for level, rows in levels.items()
+        for name, claim, refusal, draw, judge, share in rows
+    )
 
 
 def answer(found: Any, shape: tuple[int, ...], what: str) -> Floats:

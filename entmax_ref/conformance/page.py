@@ -1,13 +1,12 @@
 """What did the run find, for a reader with a browser?  One page with the targets side by side, which loads nothing."""
 
-import html
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from entmax_ref.conformance.outcome import Outcome
 from entmax_ref.conformance.table import LEGEND, dtypes_of, mark, share_text, verdict
-from entmax_ref.drawing import BAD, BOTTOM, INK, TOP, legend, line, log_axis, place, svg, text
+from entmax_ref.drawing import BAD, BOTTOM, INK, TOP, dot, legend, line, log_axis, place, svg, text
 from entmax_ref.webpage import document, row, safe
 
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7a5195", "#666666")
@@ -81,7 +80,7 @@ def shares_chart(outcomes: Sequence[Outcome]) -> str:
     parts += log_axis(left, width, _LOW, _HIGH, height - (top - TOP), "", "error as a share of its limit")
     parts.append("</g>")
     for start in range(0, len(names), 3):
-        marks = [(f'<circle cx="6" cy="-4" r="4" fill="{colours[name]}"/>', name) for name in names[start : start + 3]]
+        marks = [(dot(colours[name]), name) for name in names[start : start + 3]]
         parts += legend(left, 14 + 18 * (start // 3), marks)
     for index, check in enumerate(checks):
         middle = top + size * (index + 0.5)
@@ -90,7 +89,7 @@ def shares_chart(outcomes: Sequence[Outcome]) -> str:
         for number, outcome in enumerate(found):
             x = place(outcome.share, left, width, _LOW, _HIGH)
             y = middle + (number / max(len(found) - 1, 1) - 0.5) * (size - 7)
-            tip = html.escape(f"{outcome.target}, {check}, {outcome.dtype}: {share_text(outcome.share)}")
+            tip = safe(f"{outcome.target}, {check}, {outcome.dtype}: {share_text(outcome.share)}")
             edge = f' stroke="{BAD}" stroke-width="1.5"' if outcome.status != "passed" else ""
             parts.append(
                 f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3.2" fill="{colours[outcome.target]}"{edge}>'
@@ -122,8 +121,8 @@ def _matrix(outcomes: Sequence[Outcome], checks: tuple[str, ...]) -> str:
 def _cell(outcome: Outcome | None) -> str:
     if outcome is None:
         return ""
-    tip = html.escape(outcome.sentence, quote=True)
-    return f'<span style="background:{_HUES[outcome.status]};padding:0 .3em" title="{tip}">{safe(mark(outcome))}</span>'
+    style = f"background:{_HUES[outcome.status]};padding:0 .3em"
+    return f'<span style="{style}" title="{safe(outcome.sentence)}">{safe(mark(outcome))}</span>'
 
 
 def _failures(outcomes: Sequence[Outcome]) -> str:

@@ -48,14 +48,12 @@ def pytest_configure(config: pytest.Config) -> None:
     names = config.getoption("--entmax-target")
     if not names:
         return
-    from entmax_ref.conformance.check import LEVELS
     from entmax_ref.conformance.loading import TargetError, load
-    from entmax_ref.conformance.running import CHECKS
+    from entmax_ref.conformance.running import unknown
 
-    for option, known in (("--entmax-level", LEVELS), ("--entmax-check", tuple(CHECKS))):
-        unknown = [name for name in config.getoption(option) if name not in known]
-        if unknown:
-            raise pytest.UsageError(f"{option} must be one of {', '.join(known)}, got {unknown[0]!r}")
+    wrong = unknown(config.getoption("--entmax-level"), config.getoption("--entmax-check"))
+    if wrong:
+        raise pytest.UsageError(f"--entmax-{wrong}")
     try:
         config.stash[_KEY] = [target for name in names for target in load(name)]
     except TargetError as error:
@@ -77,17 +75,15 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "entmax_cell" not in metafunc.fixturenames:
         return
     from entmax_ref.conformance.check import LEVELS
-    from entmax_ref.conformance.running import checks_for
+    from entmax_ref.conformance.running import cells
 
     config = metafunc.config
     levels, names = config.getoption("--entmax-level") or LEVELS, config.getoption("--entmax-check")
-    cells = [
+    parameters = [
         pytest.param((target, check, dtype), id=f"{target.name}-{check.name}-{dtype}".replace(" ", "_"))
-        for target in targets_of(config)
-        for check in checks_for(target, levels, names)
-        for dtype in target.dtypes
+        for target, check, dtype in cells(targets_of(config), levels, names)
     ]
-    metafunc.parametrize("entmax_cell", cells)
+    metafunc.parametrize("entmax_cell", parameters)
 
 
 @pytest.fixture

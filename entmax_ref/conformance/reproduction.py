@@ -1,7 +1,5 @@
 """How does a reader see a failure for himself?  A program that needs the library and, if it can be, no more."""
 
-import textwrap
-
 import numpy as np
 
 from entmax_ref.conformance.case import Case
@@ -67,4 +65,4 @@ def reproduction(target: Target, check: str, case: Case) -> str:
     lines.append(f"print({target.call})  # {check}")
     if "d_probs" in case.texts:
         lines.append(f"print(torch.autograd.grad({target.call}, scores, d_probs)[0])")
-    return textwrap.dedent("\n".join(lines))
+    return "\n".join(lines)

@@ -9,22 +9,15 @@ from entmax_ref.conformance import loss_checks as losses
 from entmax_ref.conformance import row_checks as judge
 from entmax_ref.conformance import row_gradient_checks as gradients
 from entmax_ref.conformance.case import Case
-from entmax_ref.conformance.check import Check
+from entmax_ref.conformance.check import Check, always, checks, unless
 from entmax_ref.conformance.precision import rounded
 from entmax_ref.conformance.row_strategies import fits, flat_cases, lengths, row_cases
 from entmax_ref.conformance.target import RowTarget
 
 _SMALL_ALPHA = 1.02
-_NO_GRADIENT = "no gradient"
-
-
-def _always(target: RowTarget) -> str:
-    return ""
-
-
-def _unless(what: str, claim: str) -> Any:
-    """Return a refusal for targets whose attribute ``claim`` is empty."""
-    return lambda target: "" if getattr(target, claim) else f"{what} is not claimed"
+_no_gradient = unless("a gradient", "vjp")
+_no_empty_row = unless("a row without a key", "empty")
+_no_alpha_gradient = unless("a gradient of alpha", "d_alpha")
 
 
 def _of(*, hidden: bool = False, offset: bool = False, vectors: tuple[str, ...] = (), short: int = 2**20) -> Any:
@@ -118,23 +111,23 @@ def _spread(draw: st.DrawFn, target: RowTarget, dtype: str, most: int) -> Case:
 def _make() -> tuple[Check, ...]:
     with_vector = _of(hidden=True, vectors=("d_probs",))
     rows = [
-        ("probabilities", "threshold_unique", _always, _of(hidden=True), judge.probabilities, 1.0),
-        ("row_sum", "threshold_unique", _always, _of(hidden=True), judge.row_sum, 1.0),
-        ("nonnegative", "contract", _always, _of(hidden=True), judge.nonnegative, 0.5),
-        ("support", "threshold_unique", _always, _of(hidden=True), judge.support, 1.0),
-        ("shift", "threshold_shift", _always, _shifted, judge.shift, 0.5),
-        ("offset", "threshold_shift", _always, _of(offset=True), judge.probabilities_at_an_offset, 1.0),
-        ("permutation", "contract", _always, _of(hidden=True), judge.permutation, 0.5),
-        ("monotone", "contract", _always, _of(), judge.monotone, 0.5),
+        ("probabilities", "threshold_unique", always, _of(hidden=True), judge.probabilities, 1.0),
+        ("row_sum", "threshold_unique", always, _of(hidden=True), judge.row_sum, 1.0),
+        ("nonnegative", "contract", always, _of(hidden=True), judge.nonnegative, 0.5),
+        ("support", "threshold_unique", always, _of(hidden=True), judge.support, 1.0),
+        ("shift", "threshold_shift", always, _shifted, judge.shift, 0.5),
+        ("offset", "threshold_shift", always, _of(offset=True), judge.probabilities_at_an_offset, 1.0),
+        ("permutation", "contract", always, _of(hidden=True), judge.permutation, 0.5),
+        ("monotone", "contract", always, _of(), judge.monotone, 0.5),
         ("softmax_limit", "contract", _no_small_alpha, _limit, judge.softmax_limit, 0.5),
-        ("threshold", "residual_bound", _unless("tau", "threshold"), _of(), judge.threshold, 1.0),
-        ("hidden_keys", "threshold_subset", _unless("a score of -inf", "hidden"), _hidden, judge.hidden_keys, 0.5),
-        ("empty_row", "contract", _unless("a row without a key", "empty"), _empty, judge.empty_row, 0.2),
-        ("nonfinite_row", "contract", _unless("NaN", "nonfinite"), _nonfinite, judge.nonfinite_row, 0.3),
-        ("neighbours", "contract", _always, _among, judge.neighbours, 0.5),
-        ("deterministic", "contract", _always, _of(hidden=True), judge.deterministic, 0.3),
-        ("strides", "contract", _always, _of(), judge.strides, 0.3),
-        ("operands_kept", "contract", _always, _of(), judge.operands_kept, 0.2),
+        ("threshold", "residual_bound", unless("tau", "threshold"), _of(), judge.threshold, 1.0),
+        ("hidden_keys", "threshold_subset", unless("a score of -inf", "hidden"), _hidden, judge.hidden_keys, 0.5),
+        ("empty_row", "contract", _no_empty_row, _empty, judge.empty_row, 0.2),
+        ("nonfinite_row", "contract", unless("NaN", "nonfinite"), _nonfinite, judge.nonfinite_row, 0.3),
+        ("neighbours", "contract", always, _among, judge.neighbours, 0.5),
+        ("deterministic", "contract", always, _of(hidden=True), judge.deterministic, 0.3),
+        ("strides", "contract", always, _of(), judge.strides, 0.3),
+        ("operands_kept", "contract", always, _of(), judge.operands_kept, 0.2),
     ]
     gradient = [
         ("gradient", "jacobian_form", _no_gradient, with_vector, gradients.gradient, 1.0),
@@ -143,36 +136,20 @@ def _make() -> tuple[Check, ...]:
         ("finite_differences", "jacobian_form", _no_gradient, _differences, gradients.finite_differences, 0.5),
         ("empty_gradient", "contract", _no_empty_gradient, _empty, gradients.empty_gradient, 0.2),
         ("second_order", "contract", _second, _spread, gradients.second_order, 0.5),
-        ("loss", "contract", _unless("a loss", "loss"), _right_key, losses.loss, 0.5),
-        ("loss_gradient", "contract", _unless("a loss", "loss_grad"), _right_key, losses.loss_gradient, 0.5),
+        ("loss", "contract", unless("a loss", "loss"), _right_key, losses.loss, 0.5),
+        ("loss_gradient", "contract", unless("a loss", "loss_grad"), _right_key, losses.loss_gradient, 0.5),
         ("alpha_gradient", "alpha_derivative", _no_alpha_gradient, _of_alpha, gradients.alpha_gradient, 0.5),
     ]  # fmt: skip
-    flat = [("long_flat_mass", "refine_loop_certifies", _always, flat_cases, judge.row_sum, 0.3)]
-    return tuple(
-        Check(name, level, claim, _question(judged), "rows", refusal, draw, judged, share)
-        for level, group in (("rows", rows), ("gradient", gradient), ("long", flat))
-        for name, claim, refusal, draw, judged, share in group
-    )
-
-
-def _question(judged: Any) -> str:
-    return str(judged.__doc__).strip().splitlines()[0]
-
-
-def _no_alpha_gradient(target: RowTarget) -> str:
-    return "" if target.d_alpha else "a gradient of alpha is not claimed"
+    flat = [("long_flat_mass", "refine_loop_certifies", always, flat_cases, judge.row_sum, 0.3)]
+    return checks("rows", rows=rows, gradient=gradient, long=flat)
 
 
 def _no_small_alpha(target: RowTarget) -> str:
     return "" if min(target.alphas) <= _SMALL_ALPHA else f"no alpha up to {_SMALL_ALPHA} is claimed"
 
 
-def _no_gradient(target: RowTarget) -> str:
-    return "" if target.vjp else "a gradient is not claimed"
-
-
 def _no_empty_gradient(target: RowTarget) -> str:
-    return _no_gradient(target) or ("" if target.empty else "a row without a key is not claimed")
+    return _no_gradient(target) or _no_empty_row(target)
 
 
 @st.composite

@@ -151,13 +151,37 @@ def checks_for(target: Target, levels: Sequence[str] = LEVELS, names: Sequence[s
     ]
 
 
+def cells(
+    targets: Sequence[Target],
+    levels: Sequence[str] = LEVELS,
+    names: Sequence[str] = (),
+    dtypes: Sequence[str] = (),
+) -> list[tuple[Target, Check, str]]:
+    """Return each of `checks_for` each target with each of its dtypes, or with those given that it has."""
+    return [
+        (target, check, dtype)
+        for target in targets
+        for check in checks_for(target, levels, names)
+        for dtype in target.dtypes
+        if not dtypes or dtype in dtypes
+    ]
+
+
+def unknown(levels: Sequence[str], names: Sequence[str]) -> str:
+    """Return what is wrong with the first level or check that there is none of, empty if nothing is."""
+    for option, asked, known in (("level", levels, LEVELS), ("check", names, tuple(CHECKS))):
+        for name in asked:
+            if name not in known:
+                return f"{option} must be one of {', '.join(known)}, got {name!r}. Leave it out for all."
+    return ""
+
+
 def run_target(
     target: Target, budget: Budget, levels: Sequence[str] = LEVELS, names: Sequence[str] = (), seed: int = 0
 ) -> Iterator[Outcome]:
     """Yield what comes of each check of a target, in each of its dtypes."""
-    for check in checks_for(target, levels, names):
-        for dtype in target.dtypes:
-            yield run_check(check, target, dtype, budget, seed)
+    for _, check, dtype in cells([target], levels, names):
+        yield run_check(check, target, dtype, budget, seed)
 
 
 def replay(target: Target, check: str, case: Case) -> str:

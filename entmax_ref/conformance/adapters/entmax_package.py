@@ -66,15 +66,18 @@ def _known(function: str) -> tuple[Known, ...]:
     )
 
 
-def _call(function: str, *arguments: Any, **options: Any) -> Any:
-    return getattr(importlib.import_module("entmax"), function)(*arguments, **options)
+def _target(function: str, *alphas: float) -> RowTarget:
+    """Return a map, with the loss of its name; entmax_bisect alone takes alpha, and so has a gradient of it."""
+    takes_alpha = function == "entmax_bisect"
 
+    def call(name: str, *operands: Any, alpha: Any, **options: Any) -> Any:
+        return getattr(importlib.import_module("entmax"), name)(*operands, *([alpha] if takes_alpha else []), **options)
 
-def _target(function: str, map: Any, alphas: tuple[float, ...], call: str, **claims: Any) -> RowTarget:
-    """Return a map, with the loss of its name, which takes alpha if the map does."""
+    def map(rows: Any, alpha: Any) -> Any:
+        return call(function, rows, alpha=alpha, dim=-1)
 
     def loss(scores: Any, keys: Any, alpha: float) -> Any:
-        return _call(f"{function}_loss", scores, keys, *((alpha,) if function == "entmax_bisect" else ()))
+        return call(f"{function}_loss", scores, keys, alpha=alpha)
 
     return row_target(
         map,
@@ -86,56 +89,31 @@ def _target(function: str, map: Any, alphas: tuple[float, ...], call: str, **cla
         twice=True,
         known=_known(function),
         missing=missing_package("entmax"),
-        call=call,
+        call=f"entmax.{function}(scores, {'alpha, ' if takes_alpha else ''}dim=-1)",
         imports="import entmax",
+        d_alpha=alpha_gradient(map) if takes_alpha else None,
         **loss_functions(loss),
-        **claims,
     )
 
 
 def entmax15() -> RowTarget:
     """Return its map for alpha 1.5, by sorting."""
-    return _target(
-        "entmax15",
-        lambda rows, alpha: _call("entmax15", rows, dim=-1),
-        (1.5,),
-        "entmax.entmax15(scores, dim=-1)",
-    )
+    return _target("entmax15", 1.5)
 
 
 def sparsemax() -> RowTarget:
     """Return its map for alpha 2, by sorting."""
-    return _target(
-        "sparsemax",
-        lambda rows, alpha: _call("sparsemax", rows, dim=-1),
-        (2.0,),
-        "entmax.sparsemax(scores, dim=-1)",
-    )
+    return _target("sparsemax", 2.0)
 
 
 def entmax_bisect() -> RowTarget:
     """Return its map for any alpha, by bisection."""
-
-    def bisect(rows: Any, alpha: Any) -> Any:
-        return _call("entmax_bisect", rows, alpha, dim=-1)
-
-    return _target(
-        "entmax_bisect",
-        bisect,
-        (1.01, 1.1, 1.25, 1.5, 1.75, 2.0, 2.5),
-        "entmax.entmax_bisect(scores, alpha, dim=-1)",
-        d_alpha=alpha_gradient(bisect),
-    )
+    return _target("entmax_bisect", 1.01, 1.1, 1.25, 1.5, 1.75, 2.0, 2.5)
 
 
 def sparsemax_bisect() -> RowTarget:
     """Return its map for alpha 2, by bisection."""
-    return _target(
-        "sparsemax_bisect",
-        lambda rows, alpha: _call("sparsemax_bisect", rows, dim=-1),
-        (2.0,),
-        "entmax.sparsemax_bisect(scores, dim=-1)",
-    )
+    return _target("sparsemax_bisect", 2.0)
 
 
 def rows() -> list[RowTarget]:
