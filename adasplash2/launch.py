@@ -29,14 +29,18 @@ from .kernels.dense import dense_kernel
 from .kernels.histogram import histogram_kernel
 from .kernels.output import output_kernel
 from .kernels.refine import refine_kernel
+from .kernels.score_keys import score_keys_kernel
 from .kernels.solve import solve_kernel
+from .kernels.solve_wide import solve_wide_kernel
 from .problem import (
+    KEYS_AT_ONCE,
     MAX_PASSES,
     POWERS,
     ROW_KEYS,
     SOLVE_ROWS,
     START_KEYS,
     TURNED_ROWS,
+    WIDE_PROGRAMS,
     WIDE_ROW_KEYS,
     Launch,
     Problem,
@@ -146,14 +150,24 @@ def _calls_by_keys(
     launch, backend, tile = _launch(problem, ranges), problem.backend, _tile(problem)
     keys = {"KEYS": min(32, launch.dense_n)}
     scratch = {"entries_ptr": state.entries, "counts_ptr": state.counts, "row_places": problem.row_places}
+    n_live, numbers = {"n_live_ptr": state.n_live}, {"numbers_ptr": state.candidates.numbers}
+    n_unsolved = {"n_unsolved_ptr": state.n_unsolved}
+    unsolved = {"unsolved_ptr": state.unsolved} | n_unsolved
     rows: dict[str, Any] = {"lo_ptr": state.lo, "base_ptr": state.base, "rest_ptr": state.rest, "mass_ptr": state.mass}
     rows |= {"residual_ptr": state.residual, "passes_ptr": state.passes, "block_mask_ptr": state.block_mask}
     rows |= {"support_ptr": state.support.pool, "starts_ptr": state.support.starts, "used_ptr": state.support.used}
     rows |= {"row_counts_ptr": state.support.counts, "support_capacity": problem.support_capacity}
+    rows |= {"value": operand(value), "out": operand(state.out), "n_words": problem.mask_shape[2]}
+    by_row = {"ROWS": SOLVE_ROWS, "AT_ONCE": KEYS_AT_ONCE, "TILE_M": launch.dense_m}
+    width = {name: tile[name] for name in ("BLOCK_D", "HEAD_DIM")}
+    solved = by_row | {name: tile[name] for name in ("BLOCK_M", "BLOCK_N")} | width | {"POWER": POWERS[problem.alpha]}
+    unscored = {name: scored[name] for name in ("z_scale", "heads", "group", "n_queries")}
+    counted = {name: scored[name] for name in ("query", "key", "heads", "group", "n_queries", "n_keys")}
     calls = []
     for first in range(0, problem.n_tiles, problem.tiles_at_once):
         now = min(problem.tiles_at_once, problem.n_tiles - first)
-        some = scored | scratch | {"first_tile": first}
+        parts = now * ceil_div(launch.dense_m, SOLVE_ROWS)
+        some = scratch | {"first_tile": first}
         calls += [
             Call(
                 "collect",
@@ -161,34 +175,42 @@ def _calls_by_keys(
                 now,
                 launch.collect,
                 backend,
-                some
+                scored
+                | some
                 | _ranges(ranges)
                 | {"lo_ptr": state.lo, "entry_capacity": problem.row_entries}
+                | n_unsolved
                 | _lists(state.candidates),
                 tile
                 | keys
                 | {"BLOCK_M": launch.dense_m, "BLOCK_N": launch.dense_n, "SHARED_WORDS": problem.shared_words},
             ),
-            *(
-                Call(
-                    name,
-                    solve_kernel,
-                    now * ceil_div(launch.dense_m, SOLVE_ROWS),
-                    program,
-                    backend,
-                    some
-                    | rows
-                    | {"value": operand(value), "out": operand(state.out), "numbers_ptr": state.candidates.numbers}
-                    | {"n_words": problem.mask_shape[2]},
-                    {name: tile[name] for name in ("BLOCK_M", "BLOCK_N", "BLOCK_D", "HEAD_DIM")}
-                    | keys
-                    | {"POWER": POWERS[problem.alpha], "ROWS": SOLVE_ROWS, "TILE_M": launch.dense_m}
-                    | {"ROW_KEYS": row_keys, "IS_WIDE": is_wide},
-                )
-                for name, program, row_keys, is_wide in (
-                    ("solve", launch.solve, ROW_KEYS, False),
-                    ("solve_wide", launch.solve_wide, WIDE_ROW_KEYS, True),
-                )
+            Call(
+                "score_keys",
+                score_keys_kernel,
+                parts,
+                launch.score_keys,
+                backend,
+                counted | some | n_live | numbers,
+                width | by_row | keys | {"ROW_KEYS": ROW_KEYS},
+            ),
+            Call(
+                "solve",
+                solve_kernel,
+                parts,
+                launch.solve,
+                backend,
+                unscored | some | n_live | unsolved | numbers | rows,
+                solved | {"ROW_KEYS": ROW_KEYS},
+            ),
+            Call(
+                "solve_wide",
+                solve_wide_kernel,
+                min(parts, WIDE_PROGRAMS),
+                launch.solve_wide,
+                backend,
+                scored | some | unsolved | numbers | rows,
+                solved | keys | {"ROW_KEYS": WIDE_ROW_KEYS},
             ),
         ]
     return calls

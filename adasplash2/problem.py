@@ -24,6 +24,10 @@ SOLVE_ROWS = 16
 ROW_ENTRIES = 192
 ROW_KEYS = 64
 WIDE_ROW_KEYS = 128
+# Keys of a row that are gathered together.
+KEYS_AT_ONCE = 4
+# Programs of the second start, at most: two on each multiprocessor of any GPU of today, and they share what there is.
+WIDE_PROGRAMS = 512
 # Entries per candidate tile from which on its rows share so many keys that tiles make the output sooner.
 SHARED_WORDS = 110
 # Places for the support of a row, on average over a head: a head that needs more goes by tiles in the backward.
@@ -95,6 +99,7 @@ class Launch:
     dense_n: int
     dense: Program
     collect: Program
+    score_keys: Program
     solve: Program
     solve_wide: Program
     histogram: Program
@@ -132,8 +137,9 @@ def _square(
         dense_n,
         of_dense,
         dataclasses.replace(of_dense, registers=MOST_REGISTERS),
-        solve,
         Program(2 * solve.warps, 1),
+        solve,
+        Program(max(4, 2 * solve.warps), 1),
         program,
         program,
         program,
@@ -154,7 +160,8 @@ _TIMED_64 = Launch(
     dense_n=128,
     dense=Program(4, 2, 128),
     collect=Program(4, 2, 128),
-    solve=Program(1, 1, 168),
+    score_keys=Program(2, 1, 80),
+    solve=Program(2, 1, 96),
     solve_wide=Program(4, 1),
     histogram=Program(4, 2, 168),
     refine=Program(4, 2),
@@ -167,7 +174,8 @@ _TIMED_64 = Launch(
     why=(
         "2026-11-25, one H100, torch 2.11, triton 3.6, length 32768, 16 heads, bf16, causal, topic16 / gauss1, ms: "
         "dense 2.08 / 2.65 (8 warps 2.24 / 3.10; 128 x 64 2.4 / 3.7); collect 0.65 / 3.88 (3 stages 0.69 / 4.13); "
-        "solve (2026-11-26) 0.99 / 2.05 (128 registers spill, 0.94 / 2.00); output 0.41 (168 0.46); "
+        "score_keys (2026-11-26) 0.39 / 0.76 (1 warp of 96 registers 0.43 / 0.86; 8 keys at once, 4 warps of 64 0.39 / "
+        "0.75); solve (2026-11-26) 0.47 / 0.96 (1 warp of 168 registers 0.58 / 1.09); output 0.41 (168 0.46); "
         "backward_dq 0.79 / 9.06 (3 stages 0.81 / 9.26, 8 warps 2.4 / 29); backward_dkdv 0.95 / 11.2 (168 registers "
         "0.98 / 11.1); histogram, refine and output on gauss0.02 12.0, 14.1, 4.64 (255 registers 12.7, 14.1, 5.08); "
         "these two gradients all by tiles; gathers on gauss1: backward_dq_keys 1.12 (1 warp 1.14, 4 warps 1.08, 128 "
@@ -182,6 +190,7 @@ _TIMED_128 = Launch(
     dense_n=64,
     dense=Program(4, 3),
     collect=Program(4, 2, 128),
+    score_keys=Program(4, 1, 80),
     solve=Program(2, 1, 128),
     solve_wide=Program(8, 1),
     histogram=Program(8, 2),
@@ -195,7 +204,7 @@ _TIMED_128 = Launch(
     why=(
         "2026-11-25, one H100, torch 2.11, triton 3.6, length 32768, 8 heads, bf16, causal, topic16 / gauss1, ms: "
         "dense 1.96 (8 warps of 128 registers 2.13); collect 0.42 / 2.98 (8 warps 0.38 / 3.02, 3 stages 0.40 / 3.26); "
-        "solve (2026-11-26) 0.76 / 1.57 (168 registers 0.87 / 1.77, 4 warps 0.98 / 1.88); "
+        "score_keys and solve not timed; "
         "output 0.40 (8 warps 0.83); backward_dq 0.91 / 9.39 (1 stage "
         "0.92 / 10.1, 8 warps 1.24 / 14.1); backward_dkdv 0.84 / 9.43 (1 stage 0.89 / 10.7, 8 warps 1.42 / 17.7), "
         "both all by tiles; gathers on gauss1: backward_dq_keys 1.09, backward_dkdv_keys 1.74 with 2 warps, 4 not timed"

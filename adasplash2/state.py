@@ -6,7 +6,7 @@ import dataclasses
 
 import torch
 
-from .problem import COLUMN_PARTS, LIST_NUMBERS, UNLISTED, Problem, index_type
+from .problem import COLUMN_PARTS, LIST_NUMBERS, SOLVE_ROWS, UNLISTED, Problem, ceil_div, index_type
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,7 +37,7 @@ class ForwardState:
     """What the forward stages write.
 
     Rows are (batch, heads, n_queries), float32 but for passes, int32; masks are int32 words (`Problem.mask_shape`).
-    ``entries`` and ``counts`` are scratch, of some blocks of queries at a time.
+    ``entries`` to ``n_unsolved`` are scratch, of some blocks of queries at a time.
     ``lo`` is absolute; ``tile_lo``, ``hi`` and ``first_tau``, of blocks that go by tiles, are counted from row_max. The
     final threshold is ``base + rest`` (kernels/tile.py says why).
     """
@@ -46,6 +46,9 @@ class ForwardState:
     candidates: Lists
     entries: torch.Tensor
     counts: torch.Tensor
+    n_live: torch.Tensor
+    unsolved: torch.Tensor
+    n_unsolved: torch.Tensor
     lo: torch.Tensor
     tile_lo: torch.Tensor
     hi: torch.Tensor
@@ -101,6 +104,11 @@ def empty_forward(problem: Problem, query: torch.Tensor) -> ForwardState:
         candidates=empty_lists(problem.candidate_shape, device),
         entries=torch.empty((*scratch, problem.row_places), dtype=torch.int64, device=device),
         counts=torch.empty(scratch, dtype=torch.int32, device=device),
+        n_live=torch.empty(scratch, dtype=torch.int32, device=device),
+        unsolved=torch.empty(
+            problem.tiles_at_once * ceil_div(problem.launch.dense_m, SOLVE_ROWS), dtype=torch.int32, device=device
+        ),
+        n_unsolved=torch.empty(1, dtype=torch.int32, device=device),
         lo=row(),
         tile_lo=row(),
         hi=row(),

@@ -11,7 +11,7 @@ import torch
 from hypothesis import strategies as st
 
 from adasplash2 import launch
-from adasplash2.problem import ROW_ENTRIES, Launch, Problem, Program
+from adasplash2.problem import ROW_ENTRIES, SOLVE_ROWS, Launch, Problem, Program
 from adasplash2.state import ForwardState, empty_backward, empty_forward, unpack_mask
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -69,7 +69,7 @@ _PROGRAM = Program(4, 1)
 
 def small_launch(tile=TILE, dense=TILE):
     """Return a row of the launch table with square tiles."""
-    return Launch(tile, tile, dense, dense, *(_PROGRAM,) * 12, "the smallest tile")
+    return Launch(tile, tile, dense, dense, *(_PROGRAM,) * 13, "the smallest tile")
 
 
 # What makes every block take one path.
@@ -124,6 +124,25 @@ def staged(z, alpha=1.5, *, is_causal=False, ranges=None, seed=0, tile=TILE, den
         keys = np.arange(n_keys)
         exact = np.where((keys >= ranges[:, :1]) & (keys < ranges[:, 1:]), exact, -np.inf)
     return Staged(problem, query, key, value, exact, after)
+
+
+def own_places(run, stage, row):
+    """Return the places of the scratch that a row has after a stage: its entries, and the keys that it found."""
+    # The last block of queries comes first, and the places of the rows of one program of `solve` alternate.
+    tile = -(-run.problem.n_queries // TILE) - 1 - row // TILE
+    scratch = run.after[stage].entries.reshape(-1, TILE // SOLVE_ROWS, run.problem.row_places, SOLVE_ROWS)
+    return tile, scratch[tile, row % TILE // SOLVE_ROWS, :, row % SOLVE_ROWS].cpu().numpy()
+
+
+def live_keys(run, row):
+    """Return the keys that the entries of a row name."""
+    tile, places = own_places(run, "collect", row)
+    keys = []
+    for entry in places[: int(run.after["collect"].counts[tile, row % TILE])]:
+        word, group = np.uint64(entry) >> np.uint64(32), int(entry) & 0x7FFFFFFF
+        assert word != 0
+        keys += [group * TILE + bit for bit in range(32) if int(word) >> bit & 1]
+    return keys
 
 
 def backward(run, d_out):

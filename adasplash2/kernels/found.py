@@ -11,9 +11,9 @@ from .halves import join_halves, lower_half, upper_half
 
 
 @triton.jit
-def store_found(found_ptr, places, number, key):
-    """Store a number of each key, float32, with the keys, int32 from 0 on."""
-    tl.store(found_ptr + places, join_halves(number.to(tl.int32, bitcast=True), key))
+def store_found(found_ptr, places, inside, number, key):
+    """Store a number of each key that is ``inside``, float32, with the keys, int32 from 0 on."""
+    tl.store(found_ptr + places, join_halves(number.to(tl.int32, bitcast=True), key), mask=inside)
 
 
 @triton.jit

@@ -1,33 +1,32 @@
 """What is the threshold of a row of few live keys, and what does it attend to?
 
-All live keys of a row are in hand, so its threshold is found to the last bit without another pass over the keys.
-Scores and output are float32 sums over gathered rows: nothing is rounded to the dtype but the result.
+All live keys of a row are in hand, with their products, so its threshold is found to the last bit without another pass
+over the keys.  The output is a float32 sum over gathered rows: nothing is rounded to the dtype but the result.
 """
 
 import triton
 import triton.language as tl
 
 from .found import load_found, settle_found, store_found
-from .lists import FEW, FULL, MANY, NUMBERS, load_path, store_path
+from .lists import FEW, FULL, MANY, NUMBERS, load_path
 from .power import gap_probs, gap_sensitivity, norm_step
+from .score_keys import room_for_keys
 from .support import store_support
 from .tile import (
     WORD,
     above,
     add_exactly,
     any_of,
+    largest_of,
     mask_words,
     operand_gather,
-    operand_tile,
     positive,
     row_offsets,
     store_operand_tile,
     tile_place,
 )
-from .words import first_places, next_key
+from .words import first_places
 
-# Live keys that are looked at, in multiples of those that are kept.
-MOST = tl.constexpr(2)
 # Keys a row up to which a program is done with so narrow a tile: half of the work that does not grow with the keys.
 FEW_KEYS = tl.constexpr(32)
 
@@ -106,23 +105,60 @@ def keep_largest(dots, keys, dot, found):
 
 
 @triton.jit
+def lacks_keys(probs, exists):
+    """Return 1 if a row may have support among the keys that `keep_largest` dropped, else 0.
+
+    The smallest key of a full row is a bound of all that it dropped: without a gap itself, none of them has one.
+    """
+    return any_of((tl.min(probs, axis=1) > 0.0) & exists)
+
+
+@triton.jit
+def leave_to_wide(unsolved_ptr, n_unsolved_ptr):
+    """List this program as one of those that `solve_wide` does; their order says nothing, and may differ."""
+    tl.store(unsolved_ptr + tl.atomic_add(n_unsolved_ptr, 1, sem="relaxed"), tl.program_id(0))
+
+
+@triton.jit
+def gather_output(
+    value, out, entries_ptr, found_places, n_found, mass, batch, head, group, query_start, end,
+    ROWS: tl.constexpr, AT_ONCE: tl.constexpr, BLOCK_D: tl.constexpr, HEAD_DIM: tl.constexpr,
+):  # fmt: skip
+    """Store the mean of the values of the keys that rows keep in scratch, with their weights; ``mass`` is their sum.
+
+    The values of a step are gathered together, and the keys of the next looked up while they come.
+    Lemma: normalised_output
+    """
+    weighted = tl.zeros([ROWS, BLOCK_D], tl.float32)
+    slots = tl.arange(0, AT_ONCE)[:, None]
+    places = found_places[None, :] + slots * ROWS
+    prob, found = load_found(entries_ptr, places, slots < n_found, 0.0)
+    for begin in range(0, n_found, AT_ONCE):
+        chosen, wanted = tl.reshape(found, [AT_ONCE * ROWS]), tl.reshape(prob > 0.0, [AT_ONCE * ROWS])
+        v = operand_gather(value, batch, head // group, chosen, wanted, BLOCK_D, HEAD_DIM)
+        own_prob, next_slots = prob, begin + AT_ONCE + slots
+        prob, found = load_found(entries_ptr, places + (begin + AT_ONCE) * ROWS, next_slots < n_found, 0.0)
+        v = tl.reshape(v.to(tl.float32), [AT_ONCE, ROWS, BLOCK_D])
+        weighted += tl.sum(own_prob[:, :, None] * v, axis=0)
+    mean = weighted * (1.0 / tl.where(mass == 0.0, 1.0, mass))[:, None]
+    store_operand_tile(out, mean, batch, head, query_start, end, ROWS, BLOCK_D, HEAD_DIM)
+
+
+@triton.jit
 def solve_kernel(
-    query, key, value, out, entries_ptr, counts_ptr, numbers_ptr, lo_ptr, base_ptr, rest_ptr, mass_ptr,
-    residual_ptr, passes_ptr, block_mask_ptr, support_ptr, starts_ptr, row_counts_ptr, used_ptr,
-    z_scale, first_tile, heads, group, n_queries, n_keys, n_words, row_places, support_capacity,
-    POWER: tl.constexpr, KEYS: tl.constexpr, ROWS: tl.constexpr, ROW_KEYS: tl.constexpr, IS_WIDE: tl.constexpr,
-    TILE_M: tl.constexpr,
+    value, out, entries_ptr, counts_ptr, n_live_ptr, unsolved_ptr, n_unsolved_ptr, numbers_ptr, lo_ptr,
+    base_ptr, rest_ptr, mass_ptr, residual_ptr, passes_ptr, block_mask_ptr,
+    support_ptr, starts_ptr, row_counts_ptr, used_ptr,
+    z_scale, first_tile, heads, group, n_queries, n_words, row_places, support_capacity,
+    POWER: tl.constexpr, ROWS: tl.constexpr, ROW_KEYS: tl.constexpr, AT_ONCE: tl.constexpr, TILE_M: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, HEAD_DIM: tl.constexpr,
 ):  # fmt: skip
     """Grid (parts of ROWS queries of some of the blocks of TILE_M queries * batch * heads, from ``first_tile`` on).
 
-    Reads the operands and the entries of `collect`, for blocks of TILE_M queries of few live keys.  Writes tau as base
-    and rest, row mass, residual, passes (1: that of `collect`), the bits of the blocks that hold support, the
+    Reads value, lo and the live keys of `score_keys`, for blocks of TILE_M queries of few live keys.  Writes tau as
+    base and rest, row mass, residual, passes (1: that of `collect`), the bits of the blocks that hold support, the
     support itself and, but for SHARED blocks, out.  A row keeps its ROW_KEYS largest live keys; if their smallest is
-    support, it may lack others: then a second start, with more room and IS_WIDE, takes the rows of the program, and
-    where that has none either, the block is left to the tiles.  A row keeps its keys in the last of its
-    ``row_places``: as it finds them, where it has so few entries that these are free; else, once the entries are done
-    with, for its output.
+    support, it may lack others: then the program is listed as unsolved, as it is where `score_keys` had no room.
     Lemmas: threshold_subset, newton_norm_left, normalised_output
     """
     n_blocks = tl.cdiv(n_queries, TILE_M)
@@ -131,104 +167,63 @@ def solve_kernel(
     batch_head, query_block = tile_place(first_tile + own_tile, n_blocks)
     batch, head = batch_head // heads, batch_head % heads
     query_start = query_block * TILE_M + part * ROWS
-    tile = batch_head.to(tl.int64) * n_blocks + query_block
-    numbers_ptr += tile * NUMBERS
-    # FULL is another program's word on the same block: what this one does must not depend on it.
-    path = load_path(numbers_ptr)
+    path = load_path(numbers_ptr + (batch_head.to(tl.int64) * n_blocks + query_block) * NUMBERS)
     if path == MANY:
         return
     offsets, exists = row_offsets(batch_head, query_start, n_queries, ROWS)
     own_offsets = own_tile.to(tl.int64) * TILE_M + part * ROWS + tl.arange(0, ROWS)
-    places = first_places(own_offsets, row_places)
-    found_places = places + (row_places - ROW_KEYS) * ROWS
     count = tl.load(counts_ptr + own_offsets, mask=exists, other=0)
-    # The rows of a program are done together.
-    if IS_WIDE:
-        if any_of(count < 0) > 0:
-            return
-    else:
-        if any_of(count > row_places - ROW_KEYS) > 0:
-            return
-    q = operand_tile(query, batch, head, query_start, n_queries, ROWS, BLOCK_D, HEAD_DIM).to(tl.float32)
-
-    slots = tl.arange(0, ROW_KEYS)[None, :]
-    if IS_WIDE:
-        dots = tl.full([ROWS, ROW_KEYS], float("-inf"), tl.float32)
-        keys = tl.zeros([ROWS, ROW_KEYS], tl.int32)
-    word, group_of_keys, taken = count * 0, count * 0, count * 0
-    found, live, word, group_of_keys, taken = next_key(word, group_of_keys, taken, count, entries_ptr, places, KEYS)
-    more, length = any_of(live), 0
-    while (more > 0) & (length < ROW_KEYS):
-        # The next keys are looked up while those of these come.
-        k = operand_gather(key, batch, head // group, found, live, BLOCK_D, HEAD_DIM)
-        own, own_live = found, live
-        found, live, word, group_of_keys, taken = next_key(word, group_of_keys, taken, count, entries_ptr, places, KEYS)
-        more = any_of(live)
-        dot = tl.where(own_live, tl.sum(q * k.to(tl.float32), axis=1), float("-inf"))
-        if IS_WIDE:
-            dots = tl.where(slots == length, dot[:, None], dots)
-            keys = tl.where(slots == length, own[:, None], keys)
-        else:
-            store_found(entries_ptr, found_places + length * ROWS, dot, own)
-        length += 1
+    first, room = room_for_keys(count, row_places, ROW_KEYS)
+    if room == 0:
+        leave_to_wide(unsolved_ptr, n_unsolved_ptr)
+        return
+    n_live = tl.load(n_live_ptr + own_offsets, mask=exists, other=0)
+    length = largest_of(n_live)
+    if length > room:
+        leave_to_wide(unsolved_ptr, n_unsolved_ptr)
+        return
+    found_places = first_places(own_offsets, row_places) + first * ROWS
     lo = tl.load(lo_ptr + offsets, mask=exists, other=float("-inf"))
     rows = base_ptr, rest_ptr, mass_ptr, residual_ptr, passes_ptr
     pool = support_ptr, starts_ptr, row_counts_ptr, used_ptr, support_capacity
     words_ptr = mask_words(block_mask_ptr, batch_head, query_start // BLOCK_M, n_queries, n_words, BLOCK_M)
-    if IS_WIDE:
-        is_narrow: tl.constexpr = False
-    else:
-        is_narrow = length <= FEW_KEYS
-        settle_found()
-    if is_narrow:
+    if length <= FEW_KEYS:
         few = tl.arange(0, FEW_KEYS)[None, :]
-        few_dots, few_keys = load_found(entries_ptr, found_places[:, None] + few * ROWS, few < length, float("-inf"))
+        few_places = found_places[:, None] + few * ROWS
+        few_dots, few_keys = load_found(entries_ptr, few_places, few < n_live[:, None], float("-inf"))
         few_pair = pair_of_rows(few_dots, lo, z_scale, POWER)
         settle_found()
-        store_found(entries_ptr, found_places[:, None] + few * ROWS, few_pair[2], few_keys)
+        store_found(entries_ptr, few_places, True, few_pair[2], few_keys)
         store_rows(rows, pool, words_ptr, batch_head, offsets, exists, few_keys, few_pair, BLOCK_N)
         mass, lacking = few_pair[3], False
     else:
-        if not IS_WIDE:
-            dots, keys = load_found(entries_ptr, found_places[:, None] + slots * ROWS, slots < length, float("-inf"))
-        overflows = more
-        while (more > 0) & (length < MOST * ROW_KEYS):
+        slots = tl.arange(0, ROW_KEYS)[None, :]
+        kept_places = found_places[:, None] + slots * ROWS
+        dots, keys = load_found(entries_ptr, kept_places, slots < n_live[:, None], float("-inf"))
+        more_places = found_places + ROW_KEYS * ROWS
+        dot, found = load_found(entries_ptr, more_places, ROW_KEYS < n_live, float("-inf"))
+        for index in range(ROW_KEYS, length):
             # No room: the key takes the place of the smallest, or goes.  The largest ROW_KEYS stay.
-            k = operand_gather(key, batch, head // group, found, live, BLOCK_D, HEAD_DIM).to(tl.float32)
-            dots, keys = keep_largest(dots, keys, tl.where(live, tl.sum(q * k, axis=1), float("-inf")), found)
-            length += 1
-            found, live, word, group_of_keys, taken = next_key(
-                word, group_of_keys, taken, count, entries_ptr, places, KEYS
-            )
-            more = any_of(live)
+            dots, keys = keep_largest(dots, keys, dot, found)
+            more_places += ROWS
+            dot, found = load_found(entries_ptr, more_places, index + 1 < n_live, float("-inf"))
         pair = pair_of_rows(dots, lo, z_scale, POWER)
-        # The smallest of a full row is a bound of all keys that it dropped: without a gap itself, none of them has one.
-        lacking = (more > 0) | (overflows > 0) & (any_of((tl.min(pair[2], axis=1) > 0.0) & exists) > 0)
-        # All threads have read what lies in the scratch: its entries are done with.
+        lacking = (length > ROW_KEYS) & (lacks_keys(pair[2], exists) > 0)
+        # All threads have read what lies in the scratch: it is done with.
         settle_found()
         if not lacking:
             store_rows(rows, pool, words_ptr, batch_head, offsets, exists, keys, pair, BLOCK_N)
-            store_found(entries_ptr, found_places[:, None] + slots * ROWS, pair[2], keys)
+            store_found(entries_ptr, kept_places, True, pair[2], keys)
         mass = pair[3]
     if lacking:
-        # Left to programs with more room, or to the tiles.
-        if IS_WIDE:
-            store_path(numbers_ptr, FULL)
+        leave_to_wide(unsolved_ptr, n_unsolved_ptr)
         return
-    if not IS_WIDE:
-        tl.store(counts_ptr + own_offsets, -1, mask=exists)
     settle_found()
-
-    weighted = tl.zeros([ROWS, BLOCK_D], tl.float32)
-    # FULL can only be the word of a program with more room, after all of those with less.
+    # FULL is another program's word on the same block: what this one does must not depend on it.
     by_keys = (path == FEW) | (path == FULL)
     n_found = tl.where(by_keys, tl.minimum(length, ROW_KEYS), 0)
-    prob, chosen = load_found(entries_ptr, found_places, n_found > 0, 0.0)
-    for index in range(n_found):
-        v = operand_gather(value, batch, head // group, chosen, prob > 0.0, BLOCK_D, HEAD_DIM)
-        own_prob = prob
-        prob, chosen = load_found(entries_ptr, found_places + (index + 1) * ROWS, index + 1 < n_found, 0.0)
-        weighted += own_prob[:, None] * v.to(tl.float32)
-    mean = weighted * (1.0 / tl.where(mass == 0.0, 1.0, mass))[:, None]
     end = tl.where(by_keys, n_queries, 0)
-    store_operand_tile(out, mean, batch, head, query_start, end, ROWS, BLOCK_D, HEAD_DIM)
+    gather_output(
+        value, out, entries_ptr, found_places, n_found, mass, batch, head, group, query_start, end,
+        ROWS, AT_ONCE, BLOCK_D, HEAD_DIM,
+    )  # fmt: skip

@@ -103,6 +103,20 @@ def operand_gather(operand, batch, head, rows, wanted, BLOCK_D: tl.constexpr, HE
 
 
 @triton.jit
+def whole_gather(operand, batch, head, rows, BLOCK_D: tl.constexpr, HEAD_DIM: tl.constexpr):
+    """Return `operand_gather` of rows that all exist: they are loaded without a test."""
+    pointer, stride_batch, stride_head, stride_row, stride_dim = operand
+    base = pointer + batch.to(tl.int64) * stride_batch + head.to(tl.int64) * stride_head
+    dims = tl.arange(0, BLOCK_D)
+    pointers = base + (rows[:, None].to(tl.int64) * stride_row + dims[None, :] * stride_dim)
+    if HEAD_DIM == BLOCK_D:
+        tile = tl.load(pointers)
+    else:
+        tile = tl.load(pointers, mask=dims[None, :] < HEAD_DIM, other=0.0)
+    return tile
+
+
+@triton.jit
 def store_operand_tile(
     operand, tile, batch, head, start, length, ROWS: tl.constexpr, BLOCK_D: tl.constexpr, HEAD_DIM: tl.constexpr
 ):

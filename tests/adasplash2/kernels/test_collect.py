@@ -6,28 +6,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from lemmas import lemma
 from profiles import examples
-from staged import TILE, score_matrices, staged
+from staged import TILE, live_keys, score_matrices, staged
 
-from adasplash2.problem import SOLVE_ROWS
 from entmax_ref import stages
 
 FEW, SHARED, MANY = 0, 1, 2
-
-
-def live_keys(run, row):
-    """Return the keys that the entries of a row name."""
-    # The last block of queries comes first.
-    tile = -(-run.problem.n_queries // TILE) - 1 - row // TILE
-    count = int(run.after["collect"].counts[tile, row % TILE])
-    keys = []
-    # The places of the rows of one program of `solve` alternate.
-    scratch = run.after["collect"].entries.reshape(-1, TILE // SOLVE_ROWS, run.problem.row_places, SOLVE_ROWS)
-    own = scratch[tile, row % TILE // SOLVE_ROWS, :count, row % SOLVE_ROWS]
-    for entry in own.cpu().numpy():
-        word, group = np.uint64(entry) >> np.uint64(32), int(entry) & 0x7FFFFFFF
-        assert word != 0
-        keys += [group * TILE + bit for bit in range(32) if int(word) >> bit & 1]
-    return keys
 
 
 @lemma("dense_bound_float")

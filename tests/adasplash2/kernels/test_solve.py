@@ -92,12 +92,19 @@ def test_no_key_is_lost_where_a_row_has_no_room(support):
     assert (kept[:support].all() and not kept[support:].any()) or run.paths()[0] == FULL
 
 
-def test_more_live_keys_than_support_fit_into_fewer_places():
-    """The largest keys stay: a row of 100 live keys, 20 of them support."""
+@pytest.mark.parametrize("row_entries", [128, 256])
+def test_more_live_keys_than_support_fit_into_fewer_places(row_entries):
+    """The largest keys stay: a row of 100 live keys, 20 of them support, without and with room behind its entries.
+
+    Two keys of the support share a tile: the bound knows of one of them only, and lets the other keys live.
+    """
     z = np.full((TILE, 128 * TILE), -50.0, dtype=np.float32)
-    rng = np.random.default_rng(0)
-    z[3, np.arange(100) * TILE] = rng.permutation(np.append(np.zeros(20), np.full(80, -0.23)))
-    z[:, 0] = 0.0
-    run = staged(z, row_entries=128, shared_words=2**20)
+    tiles = np.random.default_rng(0).permutation(np.arange(1, 90)) * TILE
+    z[3, tiles] = -0.23
+    z[:, :2] = 0.0
+    z[3, tiles[:9]] = z[3, tiles[:9] + 1] = 0.0
+    run = staged(z, row_entries=row_entries, shared_words=2**20)
+    assert run.after["collect"].counts[0, 3] == 90
+    assert run.after["solve"].n_unsolved.item() == (row_entries == 128)
     exact = entmax_ref.threshold(z.astype(np.float64) / 0.5)
     assert abs(run.tau() - exact).max() <= 2.0**-18 and run.paths()[0] == 0
