@@ -1,0 +1,1 @@
+"""How do libraries of models come to use entmax attention?"""
