@@ -6,11 +6,11 @@ from typing import Literal, NamedTuple, overload
 
 import torch
 
-from . import reference
+from . import mask_ranges, reference
 from .arguments import accept, check_operands
 from .operands import Folded, autocast, fold, unfold, widen
 from .problem import MAX_HEAD_DIM, POWERS, Problem
-from .visible import Visibility, as_mask, combined_mask, ranges_of, visible_blocks
+from .visible import Visibility, as_mask, combined_mask, intersection, ranges_of, visible_blocks
 
 
 class AttentionAux(NamedTuple):
@@ -135,7 +135,8 @@ def entmax_attention(
         dtype and device of query.  The kernels pad a value_dim that differs from head_dim.
     attn_mask : Tensor, optional
         Broadcasts to (..., heads, n_queries, n_keys).  Boolean: True where a key is visible.  float32 or the dtype of
-        query: added to the scaled products.  The reference path takes it, the kernels do not.
+        query: added to the scaled products.  The kernels take a mask that leaves each query one range of keys, the same
+        for all heads, and adds nothing: padding, causal, windows, chunks, documents.  The reference path takes any.
     dropout_p : float, default 0.0
         Must be 0.
     is_causal : bool, default False
@@ -239,11 +240,16 @@ def entmax_attention(
     if impl is None:
         impl = "triton" if query.is_cuda else "reference"
     if impl == "triton":
-        _check_kernels(query, value, mask, alpha)
+        _check_kernels(query, value, alpha)
     visibility = Visibility(window_size, seqlens_q, seqlens_k, padding_side, key_ranges)
     ranges = ranges_of("entmax_attention", visibility, query, key.shape[-2], lead, is_causal=is_causal)
     folded = fold(query, key, value, mask, lead, enable_gqa=enable_gqa)
     run = _run_kernels if impl == "triton" else _run_reference
+    if impl == "triton" and folded.attn_mask is not None:
+        shown = mask_ranges.of_mask("entmax_attention", folded.attn_mask, key.shape[-2])
+        ranges = (shown if ranges is None else intersection(ranges, shown)).expand(
+            folded.query.shape[0], query.shape[-2], 2
+        )
     # Ranges have the causal mask in them.
     is_causal = is_causal and ranges is None
     out, aux = run(folded, ranges, alpha=alpha, is_causal=is_causal, scale=scale, return_aux=return_aux)
@@ -327,17 +333,12 @@ def _run_kernels(
     return out, AttentionAux(base + rest, mass, residual, passes, block_mask, skipped, row_max, below)
 
 
-def _check_kernels(query: torch.Tensor, value: torch.Tensor, attn_mask: torch.Tensor | None, alpha: float) -> None:
+def _check_kernels(query: torch.Tensor, value: torch.Tensor, alpha: float) -> None:
     """Raise where only the reference path can serve the call."""
     if alpha not in POWERS:
         raise ValueError(
             f"entmax_attention: alpha is {alpha}; the fused kernels take {' and '.join(map(str, POWERS))}. "
             f"Use impl='reference', which takes any alpha above 1."
-        )
-    if attn_mask is not None:
-        raise ValueError(
-            f"entmax_attention: attn_mask has shape {tuple(attn_mask.shape)}; the fused kernels take none, only "
-            f"is_causal. Use impl='reference'."
         )
     if query.dtype == torch.float64:
         raise TypeError(

@@ -477,7 +477,10 @@ def backward(
 
 
 def _given(ranges: torch.Tensor | None) -> tuple[torch.Tensor, ...]:
-    return () if ranges is None else (ranges,)
+    """Return ranges, if there are any, with those of an item one behind the other, as kernels read them."""
+    if ranges is None:
+        return ()
+    return (ranges if ranges.stride()[1:] == (2, 1) else ranges.contiguous(),)
 
 
 def _numbers(problem: Problem) -> tuple[Any, ...]:

@@ -59,7 +59,7 @@ def ranges_of(
     ranges = _ranges(index - first_query, of_queries, first_key, of_keys, window, is_causal=is_causal)
     if visibility.key_ranges is not None:
         given = _key_ranges(caller, visibility.key_ranges, items, n_queries, n_keys, device)
-        ranges = _normal(torch.maximum(ranges[..., 0], given[..., 0]), torch.minimum(ranges[..., 1], given[..., 1]))
+        ranges = intersection(ranges, given)
     return ranges.expand(math.prod(items), n_queries, 2)
 
 
@@ -83,6 +83,11 @@ def packed_ranges(
         (cu[item], torch.cat((cu.diff(), cu.new_zeros(1)))[item]) for cu in (cu_seqlens_q, cu_seqlens_k)
     )
     return _ranges(index - first_query, of_queries, first_key, of_keys, window, is_causal=is_causal)
+
+
+def intersection(ranges: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
+    """Return the keys that are in both of two ranges, int32 (batch, n_queries, 2); batch or n_queries may be 1."""
+    return _normal(torch.maximum(ranges[..., 0], others[..., 0]), torch.minimum(ranges[..., 1], others[..., 1]))
 
 
 def as_mask(ranges: torch.Tensor, n_keys: int) -> torch.Tensor:

@@ -8,8 +8,8 @@ from typing import Any, Literal
 import torch
 
 from ..api import entmax_attention
+from ..mask_ranges import demand, of_rows
 from ..visible import packed_ranges
-from . import mask_ranges
 
 __all__ = ["register"]
 
@@ -37,7 +37,7 @@ def register(name: str = "entmax", *, alpha: float = 1.5, impl: Literal["triton"
         before it.  The config saves it with the model.
     impl : {"triton", "reference"}, optional
         As in `adasplash2.entmax_attention`.  "reference" serves what the kernels do not: masks that are more than one
-        range of keys for each query, and position biases.
+        range of keys for each query, and position biases (T5).
 
     Raises
     ------
@@ -111,8 +111,7 @@ def _attention(alpha: float, impl: Literal["triton", "reference"] | None) -> Cal
         elif attention_mask.dtype == torch.int32 and attention_mask.shape[-1] == 2:
             visible["key_ranges"] = attention_mask[:, 0]
         else:
-            ranges = None if torch.compiler.is_compiling() else mask_ranges.of_mask(attention_mask)
-            visible |= {"attn_mask": attention_mask} if ranges is None else {"key_ranges": ranges}
+            visible["attn_mask"] = attention_mask
         if position_bias is not None:
             visible["attn_mask"] = position_bias + _added(visible.get("attn_mask"), position_bias)
         config = getattr(module, "config", None)
@@ -146,12 +145,11 @@ def _visible_keys(
     key, both counted from the offsets; ``attention_mask`` (batch, keys), in which more keys may be missing at the end
     than are hidden, is false at padding.
     """
-    traced = torch.compiler.is_compiling()
     if attention_mask is not None:
         missing = max(0, kv_offset + kv_length - attention_mask.shape[1])
         attention_mask = torch.nn.functional.pad(attention_mask.bool(), (0, missing))
         attention_mask = attention_mask[:, kv_offset : kv_offset + kv_length]
-        if not traced and bool(attention_mask.all()):
+        if not torch.compiler.is_compiling() and bool(attention_mask.all()):
             attention_mask = None
     if attention_mask is None and (local_size is None or kv_length < local_size):
         # The last query sees the last key, as is_causal has it; a static cache has an offset that is a tensor.
@@ -165,15 +163,14 @@ def _visible_keys(
         visible = _evaluated(mask_function, shape, offsets, one_by_one=use_vmap, device=device)
         return visible if attention_mask is None else visible & attention_mask[:, None]
 
-    ranges, are_ranges = mask_ranges.of_rows(rows, batch_size, q_length, kv_length, at_once=traced)
-    if traced:
-        torch._assert_async(
-            are_ranges,
-            "entmax attention: the mask leaves some query keys with a gap between them, which a compiled graph does "
-            "not take. Run the model without torch.compile.",
-        )
-    elif not bool(are_ranges):
+    ranges, are_ranges = of_rows(rows, batch_size, q_length, kv_length)
+    if not torch.compiler.is_compiling() and not bool(are_ranges):
         return rows(0, q_length)[:, None]
+    demand(
+        are_ranges,
+        "entmax attention: the mask leaves some query keys with a gap between them, which a compiled graph does not "
+        "take. Run the model without torch.compile.",
+    )
     return ranges[:, None]
 
 

@@ -97,7 +97,12 @@ ON_KERNELS = [
     (tensors(dtype=torch.float64), {}, TypeError, r"query is float64.*impl='reference'"),
     (tensors(*[(1, 1, 8, 257)] * 3), {}, ValueError, r"query has head_dim 257.*1 to 256.*impl='reference'"),
     (tensors(value=(2, 2, 8, 257)), {}, ValueError, r"value has head_dim 257.*1 to 256.*impl='reference'"),
-    (tensors(), {"attn_mask": torch.ones(8, 8).bool()}, ValueError, r"attn_mask has shape \(8, 8\).*impl='reference'"),
+    (
+        tensors(),
+        {"attn_mask": torch.eye(8).flip(0).logical_not()},
+        ValueError,
+        r"attn_mask of shape \(8, 8\).*impl='reference'",
+    ),
 ]
 
 

@@ -1,13 +1,8 @@
 """Do the models of Transformers attend by entmax, as an eager entmax would, and does nothing hidden leak?"""
 
-import numpy as np
 import pytest
 import torch
-from hypothesis import example, given
-from hypothesis import strategies as st
-from profiles import examples
 
-from adasplash2.integrations import mask_ranges
 from adasplash2.integrations.transformers import register
 
 transformers = pytest.importorskip(
@@ -198,7 +193,6 @@ def test_masks_of_four_dimensions_are_applied(kind):
     if kind == "bias":
         additive = additive + torch.linspace(0, 3, LENGTH, dtype=torch.float64)
     mask = additive if kind in ("bias", "lowest") else visible
-    assert (mask_ranges.of_mask(mask[None, None]) is None) == (kind in ("hole", "bias"))
     found = model_of("llama")(input_ids=tokens(1), attention_mask=mask[None, None]).logits
     wanted = model_of("llama", "entmax_eager")(input_ids=tokens(1), attention_mask=additive[None, None]).logits
     torch.testing.assert_close(found, wanted, rtol=1e-9, atol=1e-9)
@@ -313,33 +307,3 @@ def test_what_would_change_the_answer_is_refused():
         attention(model.model.layers[0].self_attn, *operands, torch.ones(1, 5))
     with pytest.raises(ValueError, match="s_aux"):
         attention(model.model.layers[0].self_attn, *operands, None, s_aux=torch.zeros(4))
-
-
-def bits_of(size):
-    return st.lists(st.booleans(), min_size=size, max_size=size)
-
-
-masks = st.tuples(st.integers(1, 3), st.integers(0, 6), st.integers(0, 7)).flatmap(
-    lambda shape: st.tuples(st.just(shape), bits_of(int(np.prod(shape))))
-)
-
-
-@examples(200)
-@example(mask=((1, 1, 3), [1, 0, 1]))
-@example(mask=((2, 1, 3), [0, 1, 1, 0, 0, 0]))
-@given(mask=masks)
-def test_ranges_are_told_from_other_masks(mask):
-    shape, bits = mask
-    visible = np.array(bits, dtype=bool).reshape(shape)
-    seen = torch.from_numpy(visible)
-    ranges, are_ranges = mask_ranges.of_rows(lambda begin, end: seen[:, begin:end], *shape, at_once=False)
-    rows = [np.flatnonzero(row) for item in visible for row in item]
-    assert bool(are_ranges) == all(row.size == 0 or row[-1] - row[0] + 1 == row.size for row in rows)
-    assert ranges.shape == (*shape[:2], 2) and ranges.dtype == torch.int32
-    if are_ranges:
-        wanted = [[row[0], row[-1] + 1] if row.size else [0, 0] for row in rows]
-        assert ranges.reshape(-1, 2).tolist() == wanted
-    additive = torch.zeros(shape, dtype=torch.float32).masked_fill(~seen, torch.finfo(torch.float32).min)
-    for form in (seen, additive):
-        found = mask_ranges.of_mask(form[:, None])
-        assert found is None if not are_ranges or 0 in shape else torch.equal(found, ranges)

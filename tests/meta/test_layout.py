@@ -20,6 +20,7 @@ RANKS = {
     "row_arguments": 3,
     "targets": 0,
     "visible": 0,
+    "mask_ranges": 0,
     "transforms": 0,
     "problem": 0,
     "starts": 0,
