@@ -21,6 +21,9 @@ _REFUSED = {
     "layer_head_mask": "Remove heads from the model instead",
 }
 
+_NEEDED = "adasplash2.integrations.transformers.register needs transformers 5.4 or later"
+_WAY_OUT = "Install it, for example as the extra 'transformers' of adasplash2."
+
 
 def register(name: str = "entmax", *, alpha: float = 1.5, impl: Literal["triton", "reference"] | None = None) -> None:
     """Make ``attn_implementation=name`` stand for entmax attention in the models of Hugging Face Transformers.
@@ -37,12 +40,12 @@ def register(name: str = "entmax", *, alpha: float = 1.5, impl: Literal["triton"
         before it.  The config saves it with the model.
     impl : {"triton", "reference"}, optional
         As in `adasplash2.entmax_attention`.  "reference" serves what the kernels do not: masks that are more than one
-        range of keys for each query, and position biases (T5).
+        range of keys for each query, and position biases (T5, from transformers 5.16).
 
     Raises
     ------
     ImportError
-        If transformers is not installed, or is older than 5.
+        If transformers is not installed, or is older than 5.4.
 
     Notes
     -----
@@ -72,12 +75,11 @@ def register(name: str = "entmax", *, alpha: float = 1.5, impl: Literal["triton"
     torch.Size([1, 10, 64])
     """
     try:
-        from transformers import AttentionInterface, AttentionMaskInterface
+        from transformers import AttentionInterface, AttentionMaskInterface, __version__
     except ImportError as error:
-        raise ImportError(
-            "adasplash2.integrations.transformers.register needs transformers 5 or later, which cannot be imported. "
-            "Install it, for example as the extra 'transformers' of adasplash2."
-        ) from error
+        raise ImportError(f"{_NEEDED}, which cannot be imported. {_WAY_OUT}") from error
+    if tuple(int(part) for part in __version__.split(".")[:2]) < (5, 4):
+        raise ImportError(f"{_NEEDED}; this is {__version__}. {_WAY_OUT}")
     AttentionInterface.register(name, _attention(alpha, impl))
     AttentionMaskInterface.register(name, _visible_keys)
 

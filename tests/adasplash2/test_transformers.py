@@ -1,5 +1,7 @@
 """Do the models of Transformers attend by entmax, as an eager entmax would, and does nothing hidden leak?"""
 
+import inspect
+
 import pytest
 import torch
 
@@ -9,6 +11,11 @@ transformers = pytest.importorskip(
     "transformers", reason="the integration is with transformers, which is not installed"
 )
 
+VERSION = tuple(int(part) for part in transformers.__version__.split(".")[:2])
+# What a model calls the keys and values that it has seen: the name changed.
+CACHE = {"cache", "past_key_values"}.intersection(
+    inspect.signature(transformers.LlamaForCausalLM.forward).parameters
+).pop()
 VOCABULARY, LENGTH, WINDOW = 50, 14, 6
 SMALL = {"vocab_size": VOCABULARY, "hidden_size": 32, "intermediate_size": 48, "num_attention_heads": 4}
 CONFIGS = {
@@ -178,8 +185,8 @@ def test_generation_is_as_the_full_forward(name, pad, cache):
 @pytest.mark.parametrize("name", DECODERS)
 def test_a_prompt_may_come_in_chunks(name):
     model, ids = model_of(name), tokens()
-    cache = transformers.DynamicCache(config=model.config)
-    parts = [model(input_ids=part, cache=cache).logits for part in ids.split((5, 1, 8), dim=1)]
+    cache = {CACHE: transformers.DynamicCache(config=model.config)}
+    parts = [model(input_ids=part, **cache).logits for part in ids.split((5, 1, 8), dim=1)]
     torch.testing.assert_close(torch.cat(parts, 1), model(input_ids=ids).logits, rtol=1e-9, atol=1e-9)
 
 
@@ -212,12 +219,13 @@ def test_a_mask_function_of_ones_own_is_applied():
         for attention in ("entmax", "entmax_eager"):
             model = model_of("llama", attention)
             mask = transformers.masking_utils.create_causal_mask(
-                model.config, embeddings.double(), None, None, **options
+                model.config, embeddings.double(), None, **{CACHE: None}, **options
             )
             masks.append(model(input_ids=ids, attention_mask=mask).logits)
         torch.testing.assert_close(*masks, rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.skipif(VERSION < (5, 16), reason="T5 does not go through AttentionInterface before transformers 5.16")
 def test_position_biases_are_added():
     config = transformers.T5Config(
         vocab_size=VOCABULARY, d_model=32, d_kv=8, d_ff=48, num_layers=2, num_heads=4, dropout_rate=0.0,
@@ -256,7 +264,7 @@ def test_checkpointed_gradients_are_the_same():
     inputs = {"input_ids": tokens(), "attention_mask": padding("right")}
     _, wanted = logits_and_gradient(model_of("llama"), **inputs)
     model = model_of("llama").train()
-    model.activation_checkpointing_enable()
+    getattr(model, "activation_checkpointing_enable", model.gradient_checkpointing_enable)()
     _, found = logits_and_gradient(model, **inputs)
     torch.testing.assert_close(found, wanted, rtol=1e-12, atol=1e-12)
 
@@ -307,3 +315,9 @@ def test_what_would_change_the_answer_is_refused():
         attention(model.model.layers[0].self_attn, *operands, torch.ones(1, 5))
     with pytest.raises(ValueError, match="s_aux"):
         attention(model.model.layers[0].self_attn, *operands, None, s_aux=torch.zeros(4))
+
+
+def test_a_version_too_old_is_told(monkeypatch):
+    monkeypatch.setattr("transformers.__version__", "5.3.0")
+    with pytest.raises(ImportError, match=r"needs transformers 5\.4 or later; this is 5\.3\.0"):
+        register()
