@@ -1,4 +1,4 @@
-"""Which modules hold the maps and the loss, and an alpha that is learnt?"""
+"""Which modules hold the maps, the loss and the attentions, and an alpha that is learnt?"""
 
 from __future__ import annotations
 
@@ -7,10 +7,19 @@ from typing import Any
 
 import torch
 
+from .attention_modules import EntmaxAttention, MultiheadEntmaxAttention
 from .losses import Reduction, entmax_loss
 from .maps import entmax, entmax15, sparsemax
 
-__all__ = ["AlphaParameter", "Entmax", "Entmax15", "EntmaxLoss", "Sparsemax"]
+__all__ = [
+    "AlphaParameter",
+    "Entmax",
+    "Entmax15",
+    "EntmaxAttention",
+    "EntmaxLoss",
+    "MultiheadEntmaxAttention",
+    "Sparsemax",
+]
 
 
 class AlphaParameter(torch.nn.Module):

@@ -34,6 +34,7 @@ RANKS = {
     "api": 3,
     "maps": 3,
     "losses": 3,
+    "attention_modules": 4,
     "nn": 4,
     "varlen": 4,
     "integrations": 4,

@@ -1,0 +1,349 @@
+"""Which modules attend by entmax: one that holds the options of a call, and one with torch's projections around it?"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Literal
+
+import torch
+from torch.nn.functional import linear, pad
+
+from .api import entmax_attention
+from .maps import entmax
+
+__all__ = ["EntmaxAttention", "MultiheadEntmaxAttention"]
+
+Impl = Literal["triton", "reference"]
+
+
+class EntmaxAttention(torch.nn.Module):
+    """`adasplash2.entmax_attention` with its options held by a module, to be named in a config or replaced by a hook.
+
+    It has no parameters and no state.
+
+    Parameters
+    ----------
+    alpha : float, default 1.5
+        As in `adasplash2.entmax_attention`, like all that follow.
+    is_causal : bool, default False
+    scale : float, optional
+    enable_gqa : bool, default False
+    window_size : tuple of int or None, optional
+    impl : {"triton", "reference"}, optional
+
+    Examples
+    --------
+    >>> attend = EntmaxAttention(is_causal=True, enable_gqa=True)
+    >>> query, key, value = torch.randn(2, 4, 10, 8), torch.randn(2, 2, 10, 8), torch.randn(2, 2, 10, 8)
+    >>> attend(query, key, value).shape
+    torch.Size([2, 4, 10, 8])
+    """
+
+    def __init__(
+        self,
+        alpha: float = 1.5,
+        *,
+        is_causal: bool = False,
+        scale: float | None = None,
+        enable_gqa: bool = False,
+        window_size: tuple[int | None, int | None] | None = None,
+        impl: Impl | None = None,
+    ) -> None:
+        super().__init__()
+        self.alpha, self.is_causal, self.scale, self.enable_gqa = alpha, is_causal, scale, enable_gqa
+        self.window_size, self.impl = window_size, impl
+
+    def forward(
+        self,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        attn_mask: torch.Tensor | None = None,
+        *,
+        seqlens_q: torch.Tensor | None = None,
+        seqlens_k: torch.Tensor | None = None,
+        padding_side: Literal["right", "left"] = "right",
+        key_ranges: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """Attend with the options of the module.
+
+        Parameters
+        ----------
+        query, key, value : Tensor, shape (..., heads, length, head_dim)
+            As in `adasplash2.entmax_attention`, like all that follow.
+        attn_mask : Tensor, optional
+        seqlens_q, seqlens_k : Tensor, optional
+        padding_side : {"right", "left"}
+        key_ranges : Tensor, optional
+
+        Returns
+        -------
+        Tensor, shape (..., heads, n_queries, value_dim)
+        """
+        return entmax_attention(
+            query, key, value, attn_mask, 0.0, self.is_causal, self.scale, self.enable_gqa,
+            window_size=self.window_size, seqlens_q=seqlens_q, seqlens_k=seqlens_k, padding_side=padding_side,
+            key_ranges=key_ranges, alpha=self.alpha, impl=self.impl,
+        )  # fmt: skip
+
+    def extra_repr(self) -> str:
+        """Return what differs from the defaults."""
+        defaults = {"is_causal": False, "scale": None, "enable_gqa": False, "window_size": None, "impl": None}
+        changed = [f"{name}={getattr(self, name)!r}" for name, default in defaults.items()
+                   if getattr(self, name) != default]  # fmt: skip
+        return ", ".join([f"alpha={self.alpha}", *changed])
+
+
+class MultiheadEntmaxAttention(torch.nn.MultiheadAttention):
+    """`torch.nn.MultiheadAttention` whose weights are the alpha-entmax of the scores.
+
+    Its parameters, their names and their first values are those of torch's module, so that each loads the state dict of
+    the other, and it stands where that one stood: ``layer.self_attn = MultiheadEntmaxAttention(...)`` in a
+    `torch.nn.TransformerEncoderLayer` or ``TransformerDecoderLayer``.  The fused softmax that those layers take while
+    they are evaluated is never taken instead of it.
+
+    Parameters
+    ----------
+    embed_dim : int
+        Width of query and of the result; a multiple of num_heads.
+    num_heads : int
+        Number of heads.
+    dropout : float, default 0.0
+        Anything but 0 is an error: no implementation applies dropout to the weights.
+    bias, add_bias_kv, add_zero_attn, kdim, vdim, batch_first, device, dtype
+        As in `torch.nn.MultiheadAttention`.
+    alpha : float, default 1.5
+        As in `adasplash2.entmax_attention`.
+    impl : {"triton", "reference"}, optional
+        As in `adasplash2.entmax_attention`.  The kernels take masks that leave each query one range of keys, the same
+        for all heads; "reference" serves any.
+
+    Raises
+    ------
+    ValueError
+        If dropout is not 0.
+
+    Examples
+    --------
+    >>> attend = MultiheadEntmaxAttention(16, 4, batch_first=True)
+    >>> tokens = torch.randn(2, 10, 16)
+    >>> out, weights = attend(tokens, tokens, tokens, is_causal=True, need_weights=True)
+    >>> out.shape, weights.shape
+    (torch.Size([2, 10, 16]), torch.Size([2, 10, 10]))
+    >>> bool((weights == 0).any())
+    True
+    """
+
+    def __init__(
+        self,
+        embed_dim: int,
+        num_heads: int,
+        dropout: float = 0.0,
+        bias: bool = True,
+        add_bias_kv: bool = False,
+        add_zero_attn: bool = False,
+        kdim: int | None = None,
+        vdim: int | None = None,
+        batch_first: bool = False,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+        *,
+        alpha: float = 1.5,
+        impl: Impl | None = None,
+    ) -> None:
+        if dropout:
+            raise ValueError(f"dropout is {dropout}; it must be 0: no implementation applies dropout to the weights")
+        super().__init__(
+            embed_dim, num_heads, 0.0, bias, add_bias_kv, add_zero_attn, kdim, vdim, batch_first, device, dtype
+        )
+        self.alpha, self.impl = alpha, impl
+        # The layers of torch ask for it before they attend by a fused softmax, past forward.
+        self._qkv_same_embed_dim = False
+
+    def _reset_parameters(self) -> None:
+        """Draw the parameters as torch does, at any time: which ones there are shows in in_proj_weight."""
+        mine, self._qkv_same_embed_dim = getattr(self, "_qkv_same_embed_dim", False), self.in_proj_weight is not None
+        super()._reset_parameters()
+        self._qkv_same_embed_dim = mine
+
+    def forward(
+        self,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        key_padding_mask: torch.Tensor | None = None,
+        need_weights: bool = False,
+        attn_mask: torch.Tensor | None = None,
+        average_attn_weights: bool = True,
+        is_causal: bool = False,
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Attend, with the arguments of `torch.nn.MultiheadAttention` in their order.
+
+        Parameters
+        ----------
+        query : Tensor, shape (n_queries, batch, embed_dim)
+            (batch, n_queries, embed_dim) with batch_first; without a batch, (n_queries, embed_dim).
+        key : Tensor, shape (n_keys, batch, kdim)
+            The same way.
+        value : Tensor, shape (n_keys, batch, vdim)
+            The same way.
+        key_padding_mask : Tensor, shape (batch, n_keys), optional
+            Boolean: **True hides** a key, as in torch's module and unlike in `adasplash2.entmax_attention`.  Floating:
+            added to the scores.  Without a batch, (n_keys,).
+        need_weights : bool, default False
+            Whether to return the weights.  They are a dense matrix, computed a second time, so that the default is not
+            torch's True.
+        attn_mask : Tensor, shape (n_queries, n_keys) or (batch * num_heads, n_queries, n_keys), optional
+            The same kinds: Boolean, where True hides, or floating.
+        average_attn_weights : bool, default True
+            Whether weights are averaged over the heads.
+        is_causal : bool, default False
+            Hide later keys; the last query sees every key.  It needs no attn_mask beside it.  With one, and as many
+            queries as keys, the mask must be the causal one and is not read, as in torch; with other lengths the mask
+            alone counts.
+
+        Returns
+        -------
+        out : Tensor, like query
+            A query without a visible key has the bias of ``out_proj``: torch's is NaN.
+        weights : Tensor or None
+            (batch, n_queries, n_keys), or (batch, num_heads, n_queries, n_keys) if not averaged; without a batch,
+            without the first dimension.  Keys of add_bias_kv and add_zero_attn come last.
+
+        Raises
+        ------
+        ValueError
+            If shapes do not fit, or an argument has a value that `adasplash2.entmax_attention` does not take.
+        TypeError
+            If a tensor is nested, or a mask is neither Boolean nor floating.
+        """
+        for name, x in (("query", query), ("key", key), ("value", value)):
+            if x.is_nested:
+                raise TypeError(f"{name} is a nested tensor; pass a padded one and key_padding_mask")
+            if x.dim() != query.dim() or x.dim() not in (2, 3):
+                raise ValueError(
+                    f"{name} has shape {tuple(x.shape)}; query, key and value must all have three dimensions, or all "
+                    f"two without a batch"
+                )
+        batched = query.dim() == 3
+        shared = query is key, key is value
+        query, key, value = (
+            x if batched and self.batch_first else x.transpose(0, 1) if batched else x[None]
+            for x in (query, key, value)
+        )
+        batch, n_queries, n_keys = query.shape[0], query.shape[1], key.shape[1]
+        self._check(query, key, value)
+        mask = self._mask(key_padding_mask, attn_mask, (batch, n_queries, n_keys), batched, is_causal)
+        causal = is_causal and (attn_mask is None or n_queries == n_keys)
+        heads = self._heads(query, key, value, shared)
+        first = heads[1].shape[2] - n_keys
+        if mask is not None and first:
+            mask = pad(mask, (first, 0), value=mask.dtype == torch.bool)
+        # A window, because is_causal may not stand beside a mask; both count from the last query and key.
+        visible: dict[str, Any] = {"window_size": (None, 0)} if causal and mask is not None else {"is_causal": causal}
+        attended = entmax_attention(*heads, mask, alpha=self.alpha, impl=self.impl, **visible)
+        out = self.out_proj(attended.transpose(1, 2).flatten(2))
+        out = out if batched and self.batch_first else out.transpose(0, 1) if batched else out[0]
+        if not need_weights:
+            return out, None
+        weights = self._weights(heads[0], heads[1], mask, causal)
+        weights = weights.roll(-first, -1) if first else weights
+        weights = weights.mean(1) if average_attn_weights else weights
+        return out, weights if batched else weights[0]
+
+    def _check(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> None:
+        """Raise for widths, batches and lengths that do not fit, under the names that a caller knows."""
+        for name, x, width in (("query", query, self.embed_dim), ("key", key, self.kdim), ("value", value, self.vdim)):
+            if x.shape[-1] != width:
+                raise ValueError(f"{name} has width {x.shape[-1]}; this module was made for {width}")
+            if x.shape[0] != query.shape[0]:
+                raise ValueError(f"{name} has a batch of {x.shape[0]}, query one of {query.shape[0]}")
+        if value.shape[1] != key.shape[1]:
+            raise ValueError(f"value has length {value.shape[1]}, key {key.shape[1]}; they must be the same")
+
+    def _mask(
+        self,
+        key_padding_mask: torch.Tensor | None,
+        attn_mask: torch.Tensor | None,
+        sizes: tuple[int, int, int],
+        batched: bool,
+        is_causal: bool,
+    ) -> torch.Tensor | None:
+        """Return both masks as one that `entmax_attention` takes: of four dimensions, True where a key is visible."""
+        batch, n_queries, n_keys = sizes
+        parts = []
+        if key_padding_mask is not None:
+            wanted = (batch, n_keys) if batched else (n_keys,)
+            _check_mask("key_padding_mask", key_padding_mask, (wanted,))
+            parts.append(key_padding_mask.view(batch, 1, 1, n_keys))
+        if attn_mask is not None:
+            per_head = (batch * self.num_heads, n_queries, n_keys)
+            _check_mask("attn_mask", attn_mask, ((n_queries, n_keys), per_head))
+            if not (is_causal and n_queries == n_keys):
+                parts.append(attn_mask.view(-1 if attn_mask.dim() == 2 else batch, *_heads_of(attn_mask, per_head)))
+        if all(part.dtype == torch.bool for part in parts):
+            shown = [~part for part in parts]
+            return None if not shown else shown[0] if len(shown) == 1 else shown[0] & shown[1]
+        dtype = next(part.dtype for part in parts if part.dtype != torch.bool)
+        added = [
+            torch.zeros_like(part, dtype=dtype).masked_fill(part, -math.inf) if part.dtype == torch.bool else part
+            for part in parts
+        ]
+        return added[0] if len(added) == 1 else added[0] + added[1]
+
+    def _heads(
+        self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, shared: tuple[bool, bool]
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Return the projections, each (batch, num_heads, length, head_dim), the keys that are added to all before."""
+        width, biases = self.embed_dim, self.in_proj_bias
+        if self.in_proj_weight is not None and all(shared):
+            parts = linear(query, self.in_proj_weight, biases).split(width, -1)
+        else:
+            if self.in_proj_weight is None:
+                weights = (self.q_proj_weight, self.k_proj_weight, self.v_proj_weight)
+            else:
+                weights = self.in_proj_weight.split(width)
+            three = (None, None, None) if biases is None else biases.split(width)
+            parts = tuple(map(linear, (query, key, value), weights, three))
+        query, key, value = parts
+        before: list[tuple[torch.Tensor, torch.Tensor]] = []
+        if self.bias_k is not None and self.bias_v is not None:
+            before.append((self.bias_k.expand(key.shape[0], 1, width), self.bias_v.expand(key.shape[0], 1, width)))
+        if self.add_zero_attn:
+            before.append((key.new_zeros(key.shape[0], 1, width),) * 2)
+        if before:
+            key = torch.cat([*(k.to(key.dtype) for k, _ in before), key], 1)
+            value = torch.cat([*(v.to(value.dtype) for _, v in before), value], 1)
+        query, key, value = (
+            x.view(*x.shape[:2], self.num_heads, self.head_dim).transpose(1, 2) for x in (query, key, value)
+        )
+        return query, key, value
+
+    def _weights(self, query: torch.Tensor, key: torch.Tensor, mask: torch.Tensor | None, causal: bool) -> torch.Tensor:
+        """Return the weights whole, (batch, num_heads, n_queries, n_keys)."""
+        scores = query @ key.mT * self.head_dim**-0.5
+        if mask is not None:
+            scores = scores.masked_fill(~mask, -math.inf) if mask.dtype == torch.bool else scores + mask
+        if causal:
+            n_queries, n_keys = scores.shape[-2:]
+            later = torch.ones(n_queries, n_keys, dtype=torch.bool, device=scores.device)
+            scores = scores.masked_fill(later.triu(n_keys - n_queries + 1), -math.inf)
+        return entmax(scores, self.alpha)
+
+    def extra_repr(self) -> str:
+        """Return the options that the parameters do not show."""
+        return f"num_heads={self.num_heads}, batch_first={self.batch_first}, alpha={self.alpha}, impl={self.impl!r}"
+
+
+def _heads_of(attn_mask: torch.Tensor, per_head: tuple[int, int, int]) -> tuple[int, int, int]:
+    """Return the last three dimensions of a mask of either shape that is allowed."""
+    return (1, *per_head[1:]) if attn_mask.dim() == 2 else (-1, *per_head[1:])
+
+
+def _check_mask(name: str, mask: torch.Tensor, shapes: tuple[tuple[int, ...], ...]) -> None:
+    """Raise for a mask of another kind or shape than torch's module takes."""
+    if mask.dtype != torch.bool and not mask.is_floating_point():
+        raise TypeError(f"{name} has dtype {mask.dtype}; it must be bool, True where a key is hidden, or floating")
+    if tuple(mask.shape) not in shapes:
+        wanted = " or ".join(str(shape) for shape in shapes)
+        raise ValueError(f"{name} has shape {tuple(mask.shape)}; it must be {wanted}")
