@@ -24,12 +24,17 @@ class EntmaxAttention(torch.nn.Module):
     Parameters
     ----------
     alpha : float, default 1.5
-        As in `adasplash2.entmax_attention`, like all that follow.
+        Above 1; as in `adasplash2.entmax_attention`, like all that follow.
     is_causal : bool, default False
+        Hide later keys; the last query sees every key.
     scale : float, optional
+        Of the products; ``head_dim**-0.5`` by default.
     enable_gqa : bool, default False
+        Whether several query heads share a key head.
     window_size : tuple of int or None, optional
+        Keys to the left and to the right of the diagonal that a query sees.
     impl : {"triton", "reference"}, optional
+        Which implementation attends; by default the kernels on a GPU, the reference elsewhere.
 
     Examples
     --------
@@ -72,13 +77,18 @@ class EntmaxAttention(torch.nn.Module):
         query, key, value : Tensor, shape (..., heads, length, head_dim)
             As in `adasplash2.entmax_attention`, like all that follow.
         attn_mask : Tensor, optional
+            Boolean, True where a key is visible, or added to the scores.
         seqlens_q, seqlens_k : Tensor, optional
+            Lengths of the items of a padded batch.
         padding_side : {"right", "left"}
+            Where their padding lies.
         key_ranges : Tensor, optional
+            First key and end of the keys that each query sees.
 
         Returns
         -------
         Tensor, shape (..., heads, n_queries, value_dim)
+            Of the dtype of query.
         """
         return entmax_attention(
             query, key, value, attn_mask, 0.0, self.is_causal, self.scale, self.enable_gqa,

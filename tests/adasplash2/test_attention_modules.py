@@ -185,7 +185,7 @@ def test_a_decoder_layer_takes_it_twice():
     torch.testing.assert_close(layer(x[:, :4], memory, tgt_mask=square[:4, :4], tgt_is_causal=True), whole[:, :4])
 
 
-@pytest.mark.parametrize("padded, causal", itertools.product([False, True], repeat=2))
+@pytest.mark.parametrize("padded, causal", list(itertools.product([False, True], repeat=2)))
 def test_the_kernels_serve_it(padded, causal):
     _, ours = pair(batch_first=True, add_zero_attn=causal and not padded)
     ours, x = ours.float(), draw(BATCH, N, WIDTH).float()
