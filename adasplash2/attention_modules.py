@@ -10,6 +10,7 @@ from torch.nn.functional import linear, pad
 
 from .api import entmax_attention
 from .maps import entmax
+from .visible import Visibility, added, combined_mask, ranges_of
 
 __all__ = ["EntmaxAttention", "MultiheadEntmaxAttention"]
 
@@ -235,16 +236,16 @@ class MultiheadEntmaxAttention(torch.nn.MultiheadAttention):
                     f"{name} has shape {tuple(x.shape)}; query, key and value must all have three dimensions, or all "
                     f"two without a batch"
                 )
+        shared = query is key and key is value
         batched = query.dim() == 3
-        shared = query is key, key is value
-        query, key, value = (
-            x if batched and self.batch_first else x.transpose(0, 1) if batched else x[None]
-            for x in (query, key, value)
-        )
-        batch, n_queries, n_keys = query.shape[0], query.shape[1], key.shape[1]
+        batch_dim = 1 if batched and not self.batch_first else 0
+        query, key, value = ((x if batched else x[None]).transpose(0, batch_dim) for x in (query, key, value))
+        n_queries, n_keys = query.shape[1], key.shape[1]
         self._check(query, key, value)
-        mask = self._mask(key_padding_mask, attn_mask, (batch, n_queries, n_keys), batched, is_causal)
+        # A causal mask of as many queries as keys need not be read.
         causal = is_causal and (attn_mask is None or n_queries == n_keys)
+        sizes = (query.shape[0], n_queries, n_keys)
+        mask = self._mask(key_padding_mask, attn_mask, sizes, batched=batched, read=not causal)
         heads = self._heads(query, key, value, shared)
         first = heads[1].shape[2] - n_keys
         if mask is not None and first:
@@ -253,7 +254,7 @@ class MultiheadEntmaxAttention(torch.nn.MultiheadAttention):
         visible: dict[str, Any] = {"window_size": (None, 0)} if causal and mask is not None else {"is_causal": causal}
         attended = entmax_attention(*heads, mask, alpha=self.alpha, impl=self.impl, **visible)
         out = self.out_proj(attended.transpose(1, 2).flatten(2))
-        out = out if batched and self.batch_first else out.transpose(0, 1) if batched else out[0]
+        out = out.transpose(0, batch_dim) if batched else out[0]
         if not need_weights:
             return out, None
         weights = self._weights(heads[0], heads[1], mask, causal)
@@ -276,37 +277,34 @@ class MultiheadEntmaxAttention(torch.nn.MultiheadAttention):
         key_padding_mask: torch.Tensor | None,
         attn_mask: torch.Tensor | None,
         sizes: tuple[int, int, int],
+        *,
         batched: bool,
-        is_causal: bool,
+        read: bool,
     ) -> torch.Tensor | None:
-        """Return both masks as one that `entmax_attention` takes: of four dimensions, True where a key is visible."""
+        """Return both masks as one for `entmax_attention`, True where a key is visible; attn_mask only if ``read``."""
         batch, n_queries, n_keys = sizes
-        parts = []
+        masks = []
         if key_padding_mask is not None:
-            wanted = (batch, n_keys) if batched else (n_keys,)
-            _check_mask("key_padding_mask", key_padding_mask, (wanted,))
-            parts.append(key_padding_mask.view(batch, 1, 1, n_keys))
+            _check_mask("key_padding_mask", key_padding_mask, ((batch, n_keys) if batched else (n_keys,),))
+            masks.append(key_padding_mask.view(batch, 1, 1, n_keys))
         if attn_mask is not None:
             per_head = (batch * self.num_heads, n_queries, n_keys)
             _check_mask("attn_mask", attn_mask, ((n_queries, n_keys), per_head))
-            if not (is_causal and n_queries == n_keys):
-                parts.append(attn_mask.view(-1 if attn_mask.dim() == 2 else batch, *_heads_of(attn_mask, per_head)))
-        if all(part.dtype == torch.bool for part in parts):
-            shown = [~part for part in parts]
-            return None if not shown else shown[0] if len(shown) == 1 else shown[0] & shown[1]
-        dtype = next(part.dtype for part in parts if part.dtype != torch.bool)
-        added = [
-            torch.zeros_like(part, dtype=dtype).masked_fill(part, -math.inf) if part.dtype == torch.bool else part
-            for part in parts
-        ]
-        return added[0] if len(added) == 1 else added[0] + added[1]
+            if read:
+                masks.append(attn_mask if attn_mask.dim() == 2 else attn_mask.unflatten(0, (batch, self.num_heads)))
+        masks = [~mask if mask.dtype == torch.bool else mask for mask in masks]
+        if len(masks) < 2:
+            return masks[0] if masks else None
+        one, other = masks
+        dtype = torch.promote_types(one.dtype, other.dtype)
+        return one & other if dtype == torch.bool else added(one, dtype) + added(other, dtype)
 
     def _heads(
-        self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, shared: tuple[bool, bool]
+        self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, shared: bool
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Return the projections, each (batch, num_heads, length, head_dim), the keys that are added to all before."""
         width, biases = self.embed_dim, self.in_proj_bias
-        if self.in_proj_weight is not None and all(shared):
+        if self.in_proj_weight is not None and shared:
             parts = linear(query, self.in_proj_weight, biases).split(width, -1)
         else:
             if self.in_proj_weight is None:
@@ -331,23 +329,19 @@ class MultiheadEntmaxAttention(torch.nn.MultiheadAttention):
 
     def _weights(self, query: torch.Tensor, key: torch.Tensor, mask: torch.Tensor | None, causal: bool) -> torch.Tensor:
         """Return the weights whole, (batch, num_heads, n_queries, n_keys)."""
+        if causal:
+            window = Visibility(window_size=(None, 0))
+            ranges = ranges_of(type(self).__name__, window, query, key.shape[2], query.shape[:2], is_causal=False)
+            assert ranges is not None
+            mask = combined_mask(ranges, mask, key.shape[2])
         scores = query @ key.mT * self.head_dim**-0.5
         if mask is not None:
             scores = scores.masked_fill(~mask, -math.inf) if mask.dtype == torch.bool else scores + mask
-        if causal:
-            n_queries, n_keys = scores.shape[-2:]
-            later = torch.ones(n_queries, n_keys, dtype=torch.bool, device=scores.device)
-            scores = scores.masked_fill(later.triu(n_keys - n_queries + 1), -math.inf)
         return entmax(scores, self.alpha)
 
     def extra_repr(self) -> str:
         """Return the options that the parameters do not show."""
         return f"num_heads={self.num_heads}, batch_first={self.batch_first}, alpha={self.alpha}, impl={self.impl!r}"
-
-
-def _heads_of(attn_mask: torch.Tensor, per_head: tuple[int, int, int]) -> tuple[int, int, int]:
-    """Return the last three dimensions of a mask of either shape that is allowed."""
-    return (1, *per_head[1:]) if attn_mask.dim() == 2 else (-1, *per_head[1:])
 
 
 def _check_mask(name: str, mask: torch.Tensor, shapes: tuple[tuple[int, ...], ...]) -> None:

@@ -106,6 +106,13 @@ def combined_mask(ranges: torch.Tensor, attn_mask: torch.Tensor | None, n_keys: 
     return torch.where(visible, attn_mask, -math.inf)
 
 
+def added(mask: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """Return what a mask adds to the scores: an additive one itself, of a boolean one 0 and -inf of some dtype."""
+    if mask.dtype != torch.bool:
+        return mask
+    return torch.zeros_like(mask, dtype=dtype).masked_fill(~mask, -math.inf)
+
+
 def visible_blocks(ranges: torch.Tensor, n_keys: int, block: tuple[int, int]) -> torch.Tensor:
     """Return which blocks hold a key that some query of theirs may see, bool (batch, query blocks, key blocks)."""
     n_query_blocks, n_key_blocks = -(-ranges.shape[1] // block[0]), -(-n_keys // block[1])

@@ -9,7 +9,7 @@ import torch
 
 from ..api import entmax_attention
 from ..mask_ranges import demand, of_rows
-from ..visible import packed_ranges
+from ..visible import added, packed_ranges
 
 __all__ = ["register"]
 
@@ -115,7 +115,8 @@ def _attention(alpha: float, impl: Literal["triton", "reference"] | None) -> Cal
         else:
             visible["attn_mask"] = attention_mask
         if position_bias is not None:
-            visible["attn_mask"] = position_bias + _added(visible.get("attn_mask"), position_bias)
+            mask = visible.get("attn_mask")
+            visible["attn_mask"] = position_bias if mask is None else position_bias + added(mask, position_bias.dtype)
         config = getattr(module, "config", None)
         order = getattr(module, "entmax_alpha", getattr(config, "entmax_alpha", alpha))
         out = entmax_attention(query, key, value, scale=scaling, enable_gqa=True, alpha=order, impl=impl, **visible)
@@ -209,15 +210,6 @@ def _packed(options: dict[str, Any], n_queries: int, *, is_causal: bool) -> torc
     of_keys = options.get("cu_seq_lens_k")
     of_keys = of_queries if of_keys is None else of_keys.long()
     return packed_ranges(of_queries, of_keys, n_queries, (None, None), is_causal=is_causal)
-
-
-def _added(attn_mask: torch.Tensor | None, like: torch.Tensor) -> torch.Tensor | float:
-    """Return a mask as what it adds to the scores."""
-    if attn_mask is None:
-        return 0.0
-    if attn_mask.dtype != torch.bool:
-        return attn_mask
-    return torch.zeros_like(attn_mask, dtype=like.dtype).masked_fill(~attn_mask, -torch.inf)
 
 
 def _refuse(module: torch.nn.Module, attention_mask: Any, dropout: float, options: dict[str, Any]) -> None:
