@@ -9,7 +9,7 @@ import torch
 from . import mask_ranges, reference
 from .arguments import accept, check_operands
 from .operands import Folded, autocast, fold, unfold, widen
-from .problem import MAX_HEAD_DIM, POWERS, Problem
+from .problem import MAX_HEAD_DIM, Problem, alphas_of
 from .visible import Visibility, as_mask, combined_mask, intersection, ranges_of, visible_blocks
 
 
@@ -162,7 +162,8 @@ def entmax_attention(
         second.  For documents packed into one sequence, prefixes that are seen from both sides, and local chunks.  A
         key is seen if all options let it be seen.
     alpha : float, default 1.5
-        Order of the map.  The kernels take 1.5 (entmax-1.5) and 2 (sparsemax), the reference path any alpha above 1.
+        Order of the map: 1.5 is entmax-1.5, 2 is sparsemax.  The kernels take any above 1 up to 2, and are compiled for
+        2, 1.5, 4 / 3 and 1.25 in particular; the reference path takes any above 1.
     impl : {"triton", "reference"}, optional
         ``None`` takes the kernels for GPU tensors and the eager reference for others.  ``"triton"`` with CPU
         tensors needs ``TRITON_INTERPRET=1`` in the environment before this package is imported.
@@ -314,8 +315,9 @@ def _run_kernels(
     width = max(operands.query.shape[-1], operands.value.shape[-1])
     query, key, value = (widen(operand, width) for operand in operands[:3])
     refuse_tangents(query, key, value)
+    alphas = alphas_of(alpha, query)
     out, row_max, base, rest, bytes_, mass, residual, passes, *_ = ops.differentiable_attention(
-        query, key, value, ranges, alpha, is_causal, scale
+        query, key, value, ranges, alphas, alpha if alphas is None else 0.0, is_causal, scale
     )
     if not return_aux:
         return out, None
@@ -335,9 +337,9 @@ def _run_kernels(
 
 def _check_kernels(query: torch.Tensor, value: torch.Tensor, alpha: float) -> None:
     """Raise where only the reference path can serve the call."""
-    if alpha not in POWERS:
+    if alpha > 2.0:
         raise ValueError(
-            f"entmax_attention: alpha is {alpha}; the fused kernels take {' and '.join(map(str, POWERS))}. "
+            f"entmax_attention: alpha is {alpha}; the fused kernels take any above 1 up to 2. "
             f"Use impl='reference', which takes any alpha above 1."
         )
     if query.dtype == torch.float64:

@@ -7,12 +7,14 @@ and are compiled ahead of time (over tensors without storage) by ``aot``.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from triton.runtime.interpreter import InterpretedFunction
 
 from . import starts
+from .kernels.backward_alpha import backward_alpha_kernel
 from .kernels.backward_dkdv import backward_dkdv_kernel
 from .kernels.backward_dkdv_keys import backward_dkdv_keys_kernel
 from .kernels.backward_dq import backward_dq_kernel
@@ -35,7 +37,6 @@ from .kernels.solve_wide import solve_wide_kernel
 from .problem import (
     KEYS_AT_ONCE,
     MAX_PASSES,
-    POWERS,
     ROW_KEYS,
     SOLVE_ROWS,
     START_KEYS,
@@ -74,12 +75,16 @@ def forward_calls(
     value: torch.Tensor,
     state: ForwardState,
     ranges: torch.Tensor | None = None,
+    alphas: torch.Tensor | None = None,
 ) -> list[Call]:
-    """Return the forward stages in their order; they write ``state``.  The scale must not be negative (`signed`)."""
+    """Return the forward stages in their order; they write ``state``.  The scale must not be negative (`signed`).
+
+    ``alphas``, float32 (batch, heads), contiguous, are there if ``problem.power`` is 0.
+    """
     launch, backend = _launch(problem, ranges), problem.backend
     shape, tile = _shape(problem), _tile(problem)
-    power = {"POWER": POWERS[problem.alpha]}
-    scored = {"query": operand(query), "key": operand(key)} | shape
+    power, order = {"POWER": problem.power}, {"alphas_ptr": alphas}
+    scored = {"query": operand(query), "key": operand(key)} | shape | order
     seen = scored | _ranges(ranges)
     pair = {"base_ptr": state.base, "rest_ptr": state.rest}
     bracket = {"lo_ptr": state.tile_lo, "hi_ptr": state.hi, "tau_ptr": state.first_tau}
@@ -160,8 +165,8 @@ def _calls_by_keys(
     rows |= {"value": operand(value), "out": operand(state.out), "n_words": problem.mask_shape[2]}
     by_row = {"ROWS": SOLVE_ROWS, "AT_ONCE": KEYS_AT_ONCE, "TILE_M": launch.dense_m}
     width = {name: tile[name] for name in ("BLOCK_D", "HEAD_DIM")}
-    solved = by_row | {name: tile[name] for name in ("BLOCK_M", "BLOCK_N")} | width | {"POWER": POWERS[problem.alpha]}
-    unscored = {name: scored[name] for name in ("z_scale", "heads", "group", "n_queries")}
+    solved = by_row | {name: tile[name] for name in ("BLOCK_M", "BLOCK_N")} | width | {"POWER": problem.power}
+    unscored = {name: scored[name] for name in ("alphas_ptr", "z_scale", "heads", "group", "n_queries")}
     counted = {name: scored[name] for name in ("query", "key", "heads", "group", "n_queries", "n_keys")}
     calls = []
     for first in range(0, problem.n_tiles, problem.tiles_at_once):
@@ -183,6 +188,7 @@ def _calls_by_keys(
                 | _lists(state.candidates),
                 tile
                 | keys
+                | {"POWER": problem.power}
                 | {"BLOCK_M": launch.dense_m, "BLOCK_N": launch.dense_n, "SHARED_WORDS": problem.shared_words},
             ),
             Call(
@@ -229,14 +235,20 @@ def backward_calls(
     support: Support,
     state: BackwardState,
     ranges: torch.Tensor | None = None,
+    alphas: torch.Tensor | None = None,
 ) -> list[Call]:
     """Return the backward stages in their order; they read what the forward stages left and write ``state``."""
     launch, backend = problem.launch, problem.backend
     shape = _shape(problem)
-    constants = _tile(problem) | {"POWER": POWERS[problem.alpha], "BY_KEYS": problem.by_keys}
+    constants = _tile(problem) | {"POWER": problem.power, "BY_KEYS": problem.by_keys}
     scored: dict[str, Any] = {"query": operand(query), "key": operand(key), "value": operand(value)}
     scored["d_out"] = operand(d_out)
     scored |= {"base_ptr": base, "rest_ptr": rest, "delta_ptr": state.delta, "scale": problem.scale}
+    scored |= {"alphas_ptr": alphas}
+    of_queries = {"out": operand(out), "d_query": operand(state.d_query)}
+    of_alpha = {"d_alpha_ptr": state.d_alpha if state.d_alpha.numel() else None}
+    listed = _ranges(ranges) | _lists(state.kept) | {"counts_ptr": support.counts, "used_ptr": support.used}
+    listed |= {"support_capacity": problem.support_capacity, "tile_pairs": problem.tile_pairs}
     by_key = {name: shape[name] for name in shape if name != "heads"} | {"kv_heads": problem.kv_heads}
     heads = problem.batch * problem.heads
     n_words, n_transposed_words = problem.mask_shape[2], problem.transposed_shape[2]
@@ -248,14 +260,20 @@ def backward_calls(
             heads * problem.n_query_blocks,
             launch.backward_dq,
             backend,
-            scored
-            | shape
-            | _ranges(ranges)
-            | _lists(state.kept)
-            | {"out": operand(out), "d_query": operand(state.d_query)}
-            | {"counts_ptr": support.counts, "used_ptr": support.used, "support_capacity": problem.support_capacity}
-            | {"tile_pairs": problem.tile_pairs},
+            scored | shape | listed | of_queries,
             constants,
+        ),
+        *(
+            Call(
+                "backward_alpha",
+                backward_alpha_kernel,
+                heads * problem.n_query_blocks,
+                dataclasses.replace(launch.backward_dq, stages=1),
+                backend,
+                {name: argument for name, argument in scored.items() if name != "scale"} | shape | listed | of_alpha,
+                constants,
+            )
+            for _ in range(state.d_alpha.numel() > 0)
         ),
         Call(
             "block_mask_transpose",
@@ -274,7 +292,11 @@ def backward_calls(
             {},
         ),
         _block_lists(problem, state.transposed, state.keeping, ranges, by_keys=True),
-        *(_backward_calls_by_keys(problem, scored, out, support, state, ranges) if problem.by_keys else ()),
+        *(
+            _backward_calls_by_keys(problem, scored, of_queries | of_alpha, support, state, ranges)
+            if problem.by_keys
+            else ()
+        ),
         Call(
             "backward_dkdv",
             backward_dkdv_kernel,
@@ -294,7 +316,7 @@ def backward_calls(
 def _backward_calls_by_keys(
     problem: Problem,
     scored: dict[str, Any],
-    out: torch.Tensor,
+    of_queries: dict[str, Any],
     support: Support,
     state: BackwardState,
     ranges: torch.Tensor | None,
@@ -303,7 +325,7 @@ def _backward_calls_by_keys(
     launch, backend, shape, tile = problem.launch, problem.backend, _shape(problem), _tile(problem)
     heads, kv_heads = problem.batch * problem.heads, problem.batch * problem.kv_heads
     turned, turned_rows = heads * ceil_div(problem.n_queries, TURNED_ROWS), {"ROWS": TURNED_ROWS}
-    power = {"POWER": POWERS[problem.alpha], "ROWS": SOLVE_ROWS}
+    power = {"POWER": problem.power, "ROWS": SOLVE_ROWS}
     width = {name: tile[name] for name in ("BLOCK_D", "HEAD_DIM")}
     block_n = {"BLOCK_N": launch.block_n}
     sizes = {name: shape[name] for name in ("heads", "group", "n_queries", "n_keys")}
@@ -327,7 +349,7 @@ def _backward_calls_by_keys(
             | shape
             | rows
             | capacity
-            | {"out": operand(out), "d_query": operand(state.d_query)}
+            | of_queries
             | {"numbers_ptr": state.kept.numbers, "tile_pairs": problem.tile_pairs},
             width | power | {"BLOCK_M": launch.block_m},
         ),
@@ -420,20 +442,27 @@ def forward(
     key: torch.Tensor,
     value: torch.Tensor,
     ranges: torch.Tensor | None = None,
+    alphas: torch.Tensor | None = None,
     *,
     alpha: float,
     is_causal: bool,
     scale: float,
 ) -> ForwardState:
-    """Run the forward stages; out has the dtype of query.  ``ranges`` stand in the place of ``is_causal``."""
+    """Run the forward stages; out has the dtype of query.
+
+    ``ranges`` stand in the place of ``is_causal``, and ``alphas``, float32 (batch, heads), in that of ``alpha``.
+    """
     problem = Problem.of(query, key, alpha=alpha, scale=abs(scale), is_causal=is_causal, backend=BACKEND)
     given = signed(as_operand(query), scale), as_operand(key), as_operand(value)
     state = empty_forward(problem, given[0])
 
-    def calls_of(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *ranges: torch.Tensor) -> list[Call]:
-        return forward_calls(problem, query, key, value, state, *ranges)
+    given_besides, besides_of = _given(ranges, alphas)
 
-    starts.run(("forward", *_numbers(problem)), (*given, *_given(ranges)), tensors_of(state), calls_of)
+    def calls_of(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *besides: torch.Tensor) -> list[Call]:
+        return forward_calls(problem, query, key, value, state, *besides_of(besides))
+
+    numbers = _numbers(problem, ranges)
+    starts.run(("forward", *numbers), (*given, *given_besides), tensors_of(state), calls_of)
     return dataclasses.replace(state, out=state.out.to(query.dtype))
 
 
@@ -448,26 +477,28 @@ def backward(
     block_mask: torch.Tensor,
     support: Support,
     ranges: torch.Tensor | None = None,
+    alphas: torch.Tensor | None = None,
     *,
     alpha: float,
     is_causal: bool,
     scale: float,
+    of_alpha: bool = False,
 ) -> BackwardState:
     """Run the backward stages on what `forward` left; gradients have the dtype of their operand."""
     problem = Problem.of(query, key, alpha=alpha, scale=abs(scale), is_causal=is_causal, backend=BACKEND)
     operands = signed(as_operand(query), scale), as_operand(key), as_operand(value)
-    state = empty_backward(problem, *operands)
+    state = empty_backward(problem, *operands, of_alpha=of_alpha)
     parts = tensors_of(support)
-    given = (as_operand(d_out), *operands, as_operand(out), base, rest, block_mask, *parts, *_given(ranges))
+    given_besides, besides_of = _given(ranges, alphas)
+    given = (as_operand(d_out), *operands, as_operand(out), base, rest, block_mask, *parts, *given_besides)
 
     def calls_of(d_out: torch.Tensor, *given: torch.Tensor) -> list[Call]:
         query, key, value, out, base, rest, mask, *others = given
         support = Support(*others[: len(parts)])
-        return backward_calls(
-            problem, d_out, query, key, value, out, base, rest, mask, support, state, *others[len(parts) :]
-        )
+        besides = besides_of(others[len(parts) :])
+        return backward_calls(problem, d_out, query, key, value, out, base, rest, mask, support, state, *besides)
 
-    starts.run(("backward", *_numbers(problem)), given, tensors_of(state), calls_of)
+    starts.run(("backward", of_alpha, *_numbers(problem, ranges)), given, tensors_of(state), calls_of)
     return dataclasses.replace(
         state,
         d_query=signed(state.d_query, scale).to(query.dtype),
@@ -476,21 +507,30 @@ def backward(
     )
 
 
-def _given(ranges: torch.Tensor | None) -> tuple[torch.Tensor, ...]:
-    """Return ranges, if there are any, with those of an item one behind the other, as kernels read them."""
-    if ranges is None:
-        return ()
-    return (ranges if ranges.stride()[1:] == (2, 1) else ranges.contiguous(),)
+def _given(
+    ranges: torch.Tensor | None, alphas: torch.Tensor | None
+) -> tuple[tuple[torch.Tensor, ...], Callable[[Sequence[torch.Tensor]], list[torch.Tensor | None]]]:
+    """Return those of both that are there, as kernels read them, and what makes both of such tensors again."""
+    if ranges is not None and ranges.stride()[1:] != (2, 1):
+        ranges = ranges.contiguous()
+    both = ranges, alphas
+    there = [one is not None for one in both]
+
+    def besides_of(given: Sequence[torch.Tensor]) -> list[torch.Tensor | None]:
+        left = iter(given)
+        return [next(left) if is_there else None for is_there in there]
+
+    return tuple(one for one in both if one is not None), besides_of
 
 
-def _numbers(problem: Problem) -> tuple[Any, ...]:
+def _numbers(problem: Problem, ranges: torch.Tensor | None) -> tuple[Any, ...]:
     """Return what decides the stages besides the operands."""
-    return problem.alpha, problem.scale, problem.is_causal
+    return problem.alpha, problem.scale, problem.is_causal, ranges is None
 
 
 def _shape(problem: Problem) -> dict[str, Any]:
     return {
-        "z_scale": problem.scale * (problem.alpha - 1.0),
+        "z_scale": problem.z_scale,
         "heads": problem.heads,
         "group": problem.group,
         "n_queries": problem.n_queries,

@@ -25,6 +25,7 @@ def _attention(
     key: torch.Tensor,
     value: torch.Tensor,
     ranges: torch.Tensor | None,
+    alphas: torch.Tensor | None,
     alpha: float,
     is_causal: bool,
     scale: float,
@@ -44,13 +45,14 @@ def _attention(
 ]:
     """Return out, row_max, tau as base and rest, block_mask, mass, residual, passes, and the parts of the support.
 
-    ``ranges`` is int32 (batch, n_queries, 2), the keys that each query sees (kernels/visible.py), or None.
+    ``ranges`` is int32 (batch, n_queries, 2), the keys that each query sees (kernels/visible.py), or None.  ``alphas``
+    is float32 (batch, heads), contiguous, and then alpha is 0; or None, and then alpha is one of `problem.POWERS`.
 
     block_mask and the pool of the support come as bytes.
 
     The first dimension of every tensor is that of query, or a multiple of it, by which `fold_vmap` divides.
     """
-    state = launch.forward(query, key, value, ranges, alpha=alpha, is_causal=is_causal, scale=scale)
+    state = launch.forward(query, key, value, ranges, alphas, alpha=alpha, is_causal=is_causal, scale=scale)
     return (
         state.out,
         state.row_max,
@@ -71,7 +73,7 @@ attention = torch.library.custom_op("adasplash2::attention", _attention, mutates
 
 
 @attention.register_fake
-def _(query, key, value, ranges, alpha, is_causal, scale):  # type: ignore[no-untyped-def]
+def _(query, key, value, ranges, alphas, alpha, is_causal, scale):  # type: ignore[no-untyped-def]
     problem = Problem.of(query, key, alpha=alpha, scale=scale, is_causal=is_causal, backend=launch.BACKEND)
 
     def row(dtype: torch.dtype = torch.float32) -> torch.Tensor:
@@ -99,11 +101,13 @@ def _attention_backward(
     counts: torch.Tensor,
     used: torch.Tensor,
     ranges: torch.Tensor | None,
+    alphas: torch.Tensor | None,
+    of_alpha: bool,
     alpha: float,
     is_causal: bool,
     scale: float,
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Return d_query, d_key, d_value."""
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Return d_query, d_key, d_value and d_alphas, (batch, heads), or (batch, 0) unless ``of_alpha``."""
     problem = Problem.of(query, key, alpha=alpha, scale=scale, is_causal=is_causal, backend=launch.BACKEND)
     state = launch.backward(
         d_out,
@@ -121,34 +125,42 @@ def _attention_backward(
             used,
         ),
         ranges,
+        alphas,
         alpha=alpha,
         is_causal=is_causal,
         scale=scale,
+        of_alpha=of_alpha,
     )
-    return state.d_query, state.d_key, state.d_value
+    d_alphas = state.d_alpha.sum(-1) if of_alpha else state.d_alpha.new_empty(query.shape[0], 0)
+    return state.d_query, state.d_key, state.d_value, d_alphas
 
 
 attention_backward = torch.library.custom_op("adasplash2::attention_backward", _attention_backward, mutates_args=())
 
 
 @attention_backward.register_fake
-def _(d_out, query, key, value, *_):  # type: ignore[no-untyped-def]
-    return torch.empty_like(query), torch.empty_like(key), torch.empty_like(value)
+def _(d_out, query, key, value, *others):  # type: ignore[no-untyped-def]
+    of_alpha = others[-4]
+    d_alphas = query.new_empty((query.shape[0], query.shape[1] if of_alpha else 0), dtype=torch.float32)
+    return torch.empty_like(query), torch.empty_like(key), torch.empty_like(value), d_alphas
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[torch.Tensor, ...]) -> None:
-    query, key, value, ranges, ctx.alpha, ctx.is_causal, ctx.scale = inputs
+    query, key, value, ranges, alphas, ctx.alpha, ctx.is_causal, ctx.scale = inputs
     out, _, base, rest, block_mask, _, _, _, *support = output
-    ctx.save_for_backward(query, key, value, out, base, rest, block_mask, *support, ranges)
+    ctx.save_for_backward(query, key, value, out, base, rest, block_mask, *support, ranges, alphas)
     only_first_differentiable(ctx, output)
 
 
 def _backward(ctx: Any, d_out: torch.Tensor | None, *_: None) -> tuple[torch.Tensor | None, ...]:
     if d_out is None:
-        return (None,) * 7
+        return (None,) * 8
     refuse_tangents(d_out)  # those of the operands were refused in the forward pass
-    grads = _differentiable_backward(d_out, *ctx.saved_tensors, ctx.alpha, ctx.is_causal, ctx.scale)
-    return (*grads, None, None, None, None)
+    of_alpha = ctx.needs_input_grad[4]
+    *grads, d_alphas = _differentiable_backward(
+        d_out, *ctx.saved_tensors, of_alpha, ctx.alpha, ctx.is_causal, ctx.scale
+    )
+    return (*grads, None, d_alphas if of_alpha else None, None, None, None)
 
 
 differentiable_attention = differentiable(attention, _attention, _setup_context, _backward)

@@ -47,8 +47,8 @@ START_KEYS = 1024
 SHORT_LENGTH = 2**16
 # Entries are scratch of at most so many bytes, shared by one part of the queries after the other.
 SCRATCH_BYTES = 2**28
-# The alphas that the fused kernels take and their power, 1 / (alpha - 1), as kernels/power.py knows it.
-POWERS = {1.5: 2, 2.0: 1}
+# The alphas that kernels are compiled for, and their power, 1 / (alpha - 1); any other is loaded (kernels/power.py).
+POWERS = {2.0: 1, 1.5: 2, 4.0 / 3.0: 3, 1.25: 4}
 # The largest head_dim of the fused kernels.
 MAX_HEAD_DIM = 256
 # A row is refined until abs(mass - 1), which bounds the error of its tau, is within this.  It then takes one more step,
@@ -280,6 +280,19 @@ def _cuda_arch(index: int) -> str:
     return f"sm_{major}{minor}"
 
 
+def tolerance_of(dtype: torch.dtype, alpha: float) -> float:
+    """Return the residual that a row may stop at: `TOLERANCE`, or what a unit in the last place of its gaps is worth.
+
+    That is more below alpha 1.016 in 16 bits, 1.03 in float32 (`least_tolerance` in kernels/power.py).
+    """
+    return TOLERANCE[dtype] if alpha in POWERS else max(TOLERANCE[dtype], 2.0**-23 / (alpha - 1.0))
+
+
+def alphas_of(alpha: float, query: torch.Tensor) -> torch.Tensor | None:
+    """Return alpha as the kernels load it, float32 (batch, heads), or None for one that they are compiled for."""
+    return None if alpha in POWERS else query.new_full(query.shape[:2], alpha, dtype=torch.float32)
+
+
 def index_type(length: int) -> torch.dtype:
     """Return the type of indices below a length."""
     return torch.int16 if length <= SHORT_LENGTH else torch.int32
@@ -348,6 +361,16 @@ class Problem:
             launch=choose_launch(backend, query.dtype, head_dim, arch_of(query.device) if arch is None else arch),
             row_entries=ROW_ENTRIES if query.dtype.itemsize == 2 else 0,
         )
+
+    @property
+    def power(self) -> int:
+        """Power that the kernels are compiled for; 0 where they load alpha."""
+        return POWERS.get(self.alpha, 0)
+
+    @property
+    def z_scale(self) -> float:
+        """Multiplier of products that the kernels take: to the unit of tau, or of scores where alpha is loaded."""
+        return self.scale * (self.alpha - 1.0) if self.power else self.scale
 
     @property
     def group(self) -> int:

@@ -68,6 +68,7 @@ class ForwardState:
 class BackwardState:
     """What the backward stages write; gradients have the shape, strides and dtype of their operand.
 
+    ``d_alpha`` is the gradient of alpha by row, float32, and empty where it is not asked for.
     ``column_counts`` and ``column_ends`` are int32 (batch, heads, n_keys, parts); ``column_paths`` int32 (batch,
     kv_heads, key blocks); ``block_pairs`` and ``n_unlisted`` int32 (batch, heads, key blocks), ``unlisted`` with the
     places of a list behind; ``columns`` and ``sorted_columns`` (batch, heads, places), int16 where that holds a query,
@@ -76,6 +77,7 @@ class BackwardState:
 
     kept: Lists
     delta: torch.Tensor
+    d_alpha: torch.Tensor
     transposed: torch.Tensor
     keeping: Lists
     column_counts: torch.Tensor
@@ -125,7 +127,9 @@ def empty_forward(problem: Problem, query: torch.Tensor) -> ForwardState:
     )
 
 
-def empty_backward(problem: Problem, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> BackwardState:
+def empty_backward(
+    problem: Problem, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *, of_alpha: bool = False
+) -> BackwardState:
     """Return memory for the backward stages; only the counts of the columns are set, since rows add to them."""
     device, heads = query.device, (problem.batch, problem.heads)
     by_block = (*heads, problem.n_key_blocks if problem.by_keys else 0)
@@ -133,6 +137,7 @@ def empty_backward(problem: Problem, query: torch.Tensor, key: torch.Tensor, val
     return BackwardState(
         kept=empty_lists(problem.list_shape, device),
         delta=torch.empty(problem.row_shape, dtype=torch.float32, device=device),
+        d_alpha=torch.empty(problem.row_shape if of_alpha else (0,), dtype=torch.float32, device=device),
         transposed=torch.empty(problem.transposed_shape, dtype=torch.int32, device=device),
         keeping=empty_lists(problem.transposed_list_shape, device),
         column_counts=torch.zeros(by_key, dtype=torch.int32, device=device),

@@ -32,7 +32,7 @@ def judged(query, key, value, d_out, *, alpha=1.5, is_causal=False, scale=None, 
     naive = naive_attention(
         query, key, value, grad, alpha=alpha, is_causal=load.is_causal, scale=factor, mask=load.mask
     )
-    answer = as_answer(load, out, grads, aux, impl="triton")
+    answer = as_answer(load, out, grads, aux, alpha=alpha, impl="triton")
     live = live_blocks(load, truth, alpha, answer.block, scale=factor)
     found = judge(load, truth, answer, naive, live)
     assert not found.failures, found.failures

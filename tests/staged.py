@@ -11,11 +11,13 @@ import torch
 from hypothesis import strategies as st
 
 from adasplash2 import launch
-from adasplash2.problem import ROW_ENTRIES, SOLVE_ROWS, Launch, Problem, Program
+from adasplash2.problem import ROW_ENTRIES, SOLVE_ROWS, Launch, Problem, Program, alphas_of
 from adasplash2.state import ForwardState, empty_backward, empty_forward, unpack_mask
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 U = 2.0**-24  # unit roundoff of float32
+# What kernels are compiled for, and alphas that they load, for which scale * (alpha - 1) is 1 in float32.
+ALPHAS = (1.5, 2.0, 4.0 / 3.0, 1.25, 1.75, 1.0625)
 TILE = 16  # the smallest that a matrix unit takes, so that short rows cross many tile edges
 
 
@@ -113,7 +115,7 @@ def staged(z, alpha=1.5, *, is_causal=False, ranges=None, seed=0, tile=TILE, den
     state = empty_forward(problem, query)
     after = {}
     seen = None if ranges is None else torch.tensor(ranges, dtype=torch.int32, device=DEVICE)[None]
-    for call in launch.forward_calls(problem, query, key, value, state, seen):
+    for call in launch.forward_calls(problem, query, key, value, state, seen, alphas_of(alpha, query)):
         call.run()
         after[call.stage] = copied(state)
     exact = z.astype(np.float64)
@@ -151,7 +153,9 @@ def backward(run, d_out):
     state = empty_backward(run.problem, run.query, run.key, run.value)
     operands = (d_out, run.query, run.key, run.value)
     rows = (left.out, left.base, left.rest, left.block_mask, left.support)
-    for call in launch.backward_calls(run.problem, *operands, *rows, state):
+    for call in launch.backward_calls(
+        run.problem, *operands, *rows, state, None, alphas_of(run.problem.alpha, run.query)
+    ):
         call.run()
     return state
 

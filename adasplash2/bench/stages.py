@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 
 from adasplash2 import launch
-from adasplash2.problem import Launch, Problem, arch_of, block_d, choose_launch
+from adasplash2.problem import Launch, Problem, alphas_of, arch_of, block_d, choose_launch
 from adasplash2.starts import Call
 from adasplash2.state import ForwardState, empty_backward, empty_forward
 from adasplash2.workloads import Workload
@@ -49,7 +49,7 @@ def forward_stages(
 
     def prepare() -> tuple[list[Call], ForwardState]:
         state = empty_forward(problem, operands[0])
-        return launch.forward_calls(problem, *operands, state), state
+        return launch.forward_calls(problem, *operands, state, None, alphas_of(alpha, operands[0])), state
 
     return prepare
 
@@ -66,6 +66,7 @@ def backward_stages(
     d_out = launch.as_operand(d_out)
 
     def prepare() -> list[Call]:
-        return launch.backward_calls(problem, d_out, *operands, *rows, support, empty_backward(problem, *operands))
+        state, alphas = empty_backward(problem, *operands), alphas_of(alpha, operands[0])
+        return launch.backward_calls(problem, d_out, *operands, *rows, support, state, None, alphas)
 
     return prepare

@@ -4,7 +4,7 @@ import triton
 import triton.language as tl
 
 from .lists import list_pointers, listed, load_numbers
-from .power import gap_probs, gap_sensitivity
+from .power import gap_probs, gap_sensitivity, load_order, unit_scale
 from .tile import (
     above_turned,
     has_threshold,
@@ -23,14 +23,14 @@ from .visible import visible_turned
 
 @triton.jit
 def add_products(
-    total_key, total_value, v, q, grad, gap, delta, HAS_PADDING: tl.constexpr, POWER: tl.constexpr
+    total_key, total_value, v, q, grad, gap, delta, order, HAS_PADDING: tl.constexpr, POWER: tl.constexpr
 ):  # fmt: skip
     """Add to the gradients of some keys what the queries of a tile [keys, queries] with these gaps have for them.
 
     With HAS_PADDING a value may hold anything where the gaps of its key are 0.
     """
-    total_value = tl.dot(gap_probs(gap, POWER).to(grad.dtype), grad, total_value, input_precision="ieee")
-    d_scores = gap_sensitivity(gap, POWER) * (inner_products(v, grad) - delta[None, :])
+    total_value = tl.dot(gap_probs(gap, order, POWER).to(grad.dtype), grad, total_value, input_precision="ieee")
+    d_scores = gap_sensitivity(gap, order, POWER) * (inner_products(v, grad) - delta[None, :])
     if HAS_PADDING:
         d_scores = tl.where(gap == 0.0, 0.0, d_scores)
     total_key = tl.dot(d_scores.to(q.dtype), q, total_key, input_precision="ieee")
@@ -39,7 +39,7 @@ def add_products(
 
 @triton.jit
 def add_tile(
-    total_key, total_value, k, v, query, d_out, base_ptr, rest_ptr, delta_ptr, ranges, z_scale,
+    total_key, total_value, k, v, query, d_out, base_ptr, rest_ptr, delta_ptr, ranges, order, z_scale,
     batch, head, batch_head, query_start, key_start, n_queries, n_keys,
     IS_CAUSAL: tl.constexpr, POWER: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_D: tl.constexpr, HEAD_DIM: tl.constexpr,
 ):  # fmt: skip
@@ -56,13 +56,13 @@ def add_tile(
     grad = operand_rows(d_out, batch, head, query_start, healthy, BLOCK_M, BLOCK_D, HEAD_DIM)
     visible = visible_turned(ranges, batch, query_start, key_start, n_queries, n_keys, IS_CAUSAL, BLOCK_M, k.shape[0])
     gap = tl.where(visible, positive(above_turned(turned_products(k, q), z_scale, base, rest)), 0.0)
-    return add_products(total_key, total_value, v, q, grad, gap, delta, ranges is not None, POWER)
+    return add_products(total_key, total_value, v, q, grad, gap, delta, order, ranges is not None, POWER)
 
 
 @triton.jit
 def backward_dkdv_kernel(
     query, key, value, d_out, d_key, d_value, base_ptr, rest_ptr, delta_ptr, lists_ptr, numbers_ptr, paths_ptr,
-    ranges, z_scale, scale, kv_heads, group, n_queries, n_keys, capacity,
+    ranges, alphas_ptr, z_scale, scale, kv_heads, group, n_queries, n_keys, capacity,
     IS_CAUSAL: tl.constexpr, POWER: tl.constexpr, BY_KEYS: tl.constexpr, IS_WHOLE: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, HEAD_DIM: tl.constexpr,
 ):  # fmt: skip
@@ -90,14 +90,16 @@ def backward_dkdv_kernel(
     for member in tl.range(group, num_stages=1):
         head = kv_head * group + member
         batch_head = batch_kv_head * group + member
+        order = load_order(alphas_ptr, batch_head, POWER)
+        own_scale = unit_scale(z_scale, order, POWER)
         row = batch_head.to(tl.int64) * tl.cdiv(n_keys, BLOCK_N) + key_block
         list_ptr, numbers_of_list_ptr = list_pointers(lists_ptr, numbers_ptr, row, capacity)
         below, length, first = load_numbers(numbers_of_list_ptr)
         for index in range(below):
             query_start = listed(list_ptr, index, first) * BLOCK_M
             total_key, total_value = add_tile(
-                total_key, total_value, k, v, query, d_out, base_ptr, rest_ptr, delta_ptr, ranges, z_scale,
-                batch, head, batch_head, query_start, key_start, n_queries, n_keys,
+                total_key, total_value, k, v, query, d_out, base_ptr, rest_ptr, delta_ptr, ranges, order,
+                own_scale, batch, head, batch_head, query_start, key_start, n_queries, n_keys,
                 IS_CAUSAL, POWER, BLOCK_M, BLOCK_D, HEAD_DIM,
             )  # fmt: skip
         for index in range(below, length):
@@ -117,7 +119,7 @@ def backward_dkdv_kernel(
                 delta = tl.load(delta_ptr + offsets, mask=exists, other=0.0)
                 q = operand_rows(query, batch, head, query_start, exists, BLOCK_M, BLOCK_D, HEAD_DIM)
                 grad = operand_rows(d_out, batch, head, query_start, exists, BLOCK_M, BLOCK_D, HEAD_DIM)
-            gap = positive(above_turned(turned_products(k, q), z_scale, base, rest))
-            total_key, total_value = add_products(total_key, total_value, v, q, grad, gap, delta, False, POWER)
+            gap = positive(above_turned(turned_products(k, q), own_scale, base, rest))
+            total_key, total_value = add_products(total_key, total_value, v, q, grad, gap, delta, order, False, POWER)
     store_operand_tile(d_key, total_key * scale, batch, kv_head, key_start, n_keys, BLOCK_N, BLOCK_D, HEAD_DIM)
     store_operand_tile(d_value, total_value, batch, kv_head, key_start, n_keys, BLOCK_N, BLOCK_D, HEAD_DIM)

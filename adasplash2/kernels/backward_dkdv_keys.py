@@ -5,7 +5,7 @@ import triton.language as tl
 
 from .backward_dkdv import add_tile
 from .column_paths import UNLISTED
-from .power import gap_probs, gap_sensitivity
+from .power import gap_probs, gap_sensitivity, load_order, unit_scale
 from .support import PARTS, load_index, load_parts
 from .tile import above_single, largest_of, operand_gather, operand_tile, positive, program_place, store_operand_tile
 
@@ -14,7 +14,7 @@ from .tile import above_single, largest_of, operand_gather, operand_tile, positi
 def backward_dkdv_keys_kernel(
     query, key, value, d_out, d_key, d_value, base_ptr, rest_ptr, delta_ptr,
     columns_ptr, column_ends_ptr, column_counts_ptr, paths_ptr, unlisted_ptr, n_unlisted_ptr,
-    ranges, z_scale, scale, kv_heads, group, n_queries, n_keys, capacity,
+    ranges, alphas_ptr, z_scale, scale, kv_heads, group, n_queries, n_keys, capacity,
     IS_CAUSAL: tl.constexpr, POWER: tl.constexpr, IS_MIXED: tl.constexpr, ROWS: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, HEAD_DIM: tl.constexpr,
 ):  # fmt: skip
@@ -45,13 +45,15 @@ def backward_dkdv_keys_kernel(
     for member in tl.range(group, num_stages=1):
         head = kv_head * group + member
         batch_head = batch_kv_head * group + member
+        order = load_order(alphas_ptr, batch_head, POWER)
+        own_scale = unit_scale(z_scale, order, POWER)
         if IS_MIXED:
             own_list = batch_head.to(tl.int64) * tl.cdiv(n_keys, BLOCK_N) + key_start // BLOCK_N
             for index in tl.range(tl.load(n_unlisted_ptr + own_list), num_stages=1):
                 query_start = tl.load(unlisted_ptr + own_list * UNLISTED + index) * BLOCK_M
                 total_key, total_value = add_tile(
                     total_key, total_value, stored_k, stored_v, query, d_out, base_ptr, rest_ptr, delta_ptr,
-                    ranges, z_scale, batch, head, batch_head, query_start, key_start, n_queries, n_keys,
+                    ranges, order, own_scale, batch, head, batch_head, query_start, key_start, n_queries, n_keys,
                     IS_CAUSAL, POWER, BLOCK_M, BLOCK_D, HEAD_DIM,
                 )  # fmt: skip
         first_part = batch_head.to(tl.int64) * n_keys * PARTS
@@ -67,9 +69,9 @@ def backward_dkdv_keys_kernel(
             base = tl.load(base_ptr + first_row + row, mask=live, other=0.0)
             rest = tl.load(rest_ptr + first_row + row, mask=live, other=0.0)
             delta = tl.load(delta_ptr + first_row + row, mask=live, other=0.0)
-            gap = tl.where(live, positive(above_single(tl.sum(q * k, axis=1), z_scale, base, rest)), 0.0)
-            d_score = tl.where(live, gap_sensitivity(gap, POWER) * (tl.sum(grad * v, axis=1) - delta), 0.0)
-            total_value += gap_probs(gap, POWER)[:, None] * grad
+            gap = tl.where(live, positive(above_single(tl.sum(q * k, axis=1), own_scale, base, rest)), 0.0)
+            d_score = tl.where(live, gap_sensitivity(gap, order, POWER) * (tl.sum(grad * v, axis=1) - delta), 0.0)
+            total_value += gap_probs(gap, order, POWER)[:, None] * grad
             total_key += d_score[:, None] * q
     store_operand_tile(d_key, total_key * scale, batch, kv_head, key_start, n_keys, ROWS, BLOCK_D, HEAD_DIM)
     store_operand_tile(d_value, total_value, batch, kv_head, key_start, n_keys, ROWS, BLOCK_D, HEAD_DIM)

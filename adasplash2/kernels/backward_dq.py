@@ -4,7 +4,7 @@ import triton
 import triton.language as tl
 
 from .lists import list_pointers, listed, load_numbers
-from .power import gap_sensitivity
+from .power import gap_sensitivity, load_order, unit_scale
 from .support import goes_by_keys
 from .tile import (
     above,
@@ -28,8 +28,8 @@ TILES_OF_FEW_KEYS = tl.constexpr(8)
 @triton.jit
 def backward_dq_kernel(
     query, key, value, out, d_out, d_query, base_ptr, rest_ptr, lists_ptr, numbers_ptr, delta_ptr,
-    counts_ptr, used_ptr, ranges, z_scale, scale, heads, group, n_queries, n_keys, capacity, support_capacity,
-    tile_pairs,
+    counts_ptr, used_ptr, ranges, alphas_ptr, z_scale, scale, heads, group, n_queries, n_keys, capacity,
+    support_capacity, tile_pairs,
     IS_CAUSAL: tl.constexpr, POWER: tl.constexpr, BY_KEYS: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, HEAD_DIM: tl.constexpr,
 ):  # fmt: skip
@@ -52,6 +52,8 @@ def backward_dq_kernel(
         )
         if by_keys:
             return
+    order = load_order(alphas_ptr, batch_head, POWER)
+    z_scale = unit_scale(z_scale, order, POWER)
     q = operand_tile(query, batch, head, query_start, n_queries, BLOCK_M, BLOCK_D, HEAD_DIM)
     row = batch_head.to(tl.int64) * tl.cdiv(n_queries, BLOCK_M) + query_block
     list_ptr, numbers_ptr = list_pointers(lists_ptr, numbers_ptr, row, capacity)
@@ -73,7 +75,7 @@ def backward_dq_kernel(
         v = seen_tile(value, ranges, batch, head // group, key_start, first_key, end_key, BLOCK_N, BLOCK_D, HEAD_DIM)
         visible = visible_tile(ranges, batch, query_start, key_start, n_queries, n_keys, IS_CAUSAL, BLOCK_M, BLOCK_N)
         gap = tl.where(visible, positive(above(inner_products(q, k), z_scale, base, rest)), 0.0)
-        sensitivity = gap_sensitivity(gap, POWER)
+        sensitivity = gap_sensitivity(gap, order, POWER)
         slope += tl.sum(sensitivity, axis=1)
         moment += tl.sum(sensitivity * (inner_products(grad, v) - shared[:, None]), axis=1)
     shared += moment / tl.where(slope == 0.0, 1.0, slope)
@@ -85,7 +87,7 @@ def backward_dq_kernel(
         key_start = listed(list_ptr, index, first) * BLOCK_N
         k = whole_tile(key, batch, head // group, key_start, BLOCK_N, BLOCK_D, HEAD_DIM)
         v = whole_tile(value, batch, head // group, key_start, BLOCK_N, BLOCK_D, HEAD_DIM)
-        sensitivity = gap_sensitivity(positive(above(inner_products(q, k), z_scale, base, rest)), POWER)
+        sensitivity = gap_sensitivity(positive(above(inner_products(q, k), z_scale, base, rest)), order, POWER)
         d_scores = sensitivity * (inner_products(grad, v) - shared[:, None])
         slope += tl.sum(sensitivity, axis=1)
         moment += tl.sum(d_scores, axis=1)
@@ -98,7 +100,7 @@ def backward_dq_kernel(
         v = seen_tile(value, ranges, batch, head // group, key_start, first_key, end_key, BLOCK_N, BLOCK_D, HEAD_DIM)
         visible = visible_tile(ranges, batch, query_start, key_start, n_queries, n_keys, IS_CAUSAL, BLOCK_M, BLOCK_N)
         gap = tl.where(visible, positive(above(inner_products(q, k), z_scale, base, rest)), 0.0)
-        sensitivity = gap_sensitivity(gap, POWER)
+        sensitivity = gap_sensitivity(gap, order, POWER)
         d_scores = sensitivity * (inner_products(grad, v) - shared[:, None])
         slope += tl.sum(sensitivity, axis=1)
         moment += tl.sum(d_scores, axis=1)

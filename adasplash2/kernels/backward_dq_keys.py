@@ -6,22 +6,24 @@ Products are float32 sums over gathered rows: nothing is rounded to the dtype bu
 import triton
 import triton.language as tl
 
-from .power import gap_sensitivity
+from .alpha_weight import alpha_weight
+from .power import gap_probs, gap_sensitivity, load_order, unit_scale
 from .support import goes_by_keys, load_index, load_spans
 from .tile import above_single, operand_gather, operand_tile, positive, query_place, row_offsets, store_operand_tile
 
 
 @triton.jit
 def backward_dq_keys_kernel(
-    query, key, value, out, d_out, d_query, base_ptr, rest_ptr, delta_ptr,
+    query, key, value, out, d_out, d_query, d_alpha_ptr, base_ptr, rest_ptr, delta_ptr,
     support_ptr, starts_ptr, counts_ptr, used_ptr, numbers_ptr,
-    z_scale, scale, heads, group, n_queries, n_keys, capacity, tile_pairs,
+    alphas_ptr, z_scale, scale, heads, group, n_queries, n_keys, capacity, tile_pairs,
     POWER: tl.constexpr, ROWS: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_D: tl.constexpr, HEAD_DIM: tl.constexpr,
 ):  # fmt: skip
     """Grid (parts of ROWS queries * batch * heads,).
 
     Reads the operands, out, tau as base and rest, the numbers of the kept lists, and the support of the rows.  Writes
-    d_query and delta of the blocks of BLOCK_M queries that go by single keys, as `backward_dq` does for all others.
+    d_query, delta and, unless it is None, d_alpha of the blocks of BLOCK_M queries that go by single keys, as
+    `backward_dq` and `backward_alpha` do for all others.
     Lemmas: jacobian_form, delta_is_centre
     """
     query_block, batch, head, batch_head = query_place(n_queries, heads, ROWS)
@@ -30,6 +32,8 @@ def backward_dq_keys_kernel(
     by_keys = goes_by_keys(counts_ptr, used_ptr, numbers_ptr, batch_head, own, n_queries, capacity, tile_pairs, BLOCK_M)
     if by_keys == 0:
         return
+    order = load_order(alphas_ptr, batch_head, POWER)
+    z_scale = unit_scale(z_scale, order, POWER)
     offsets, exists = row_offsets(batch_head, query_start, n_queries, ROWS)
     place, count, most = load_spans(starts_ptr, counts_ptr, batch_head, offsets, exists, capacity)
     base = tl.load(base_ptr + offsets, mask=exists, other=float("inf"))
@@ -43,6 +47,7 @@ def backward_dq_keys_kernel(
     lifted = tl.zeros([ROWS, BLOCK_D], tl.float32)
     plain = tl.zeros([ROWS, BLOCK_D], tl.float32)
     moment, slope = tl.zeros([ROWS], tl.float32), tl.zeros([ROWS], tl.float32)
+    tilted, tilt = tl.zeros([ROWS], tl.float32), tl.zeros([ROWS], tl.float32)
     # Four at a time, so that the rows of all four are under way: 0.93 ms instead of 1.05 (gauss1, 32768, H100).
     for index in tl.range(most, loop_unroll_factor=4):
         live = index < count
@@ -50,10 +55,14 @@ def backward_dq_keys_kernel(
         k = operand_gather(key, batch, head // group, found, live, BLOCK_D, HEAD_DIM).to(tl.float32)
         v = operand_gather(value, batch, head // group, found, live, BLOCK_D, HEAD_DIM).to(tl.float32)
         gap = tl.where(live, positive(above_single(tl.sum(q * k, axis=1), z_scale, base, rest)), 0.0)
-        sensitivity = gap_sensitivity(gap, POWER)
+        sensitivity = gap_sensitivity(gap, order, POWER)
         d_score = tl.where(live, sensitivity * (tl.sum(grad * v, axis=1) - shared), 0.0)
         slope += sensitivity
         moment += d_score
+        if d_alpha_ptr is not None:
+            weight = alpha_weight(gap_probs(gap, order, POWER), order[1])
+            tilted += d_score * weight
+            tilt += sensitivity * weight
         lifted += d_score[:, None] * k
         plain += sensitivity[:, None] * k
 
@@ -61,3 +70,5 @@ def backward_dq_keys_kernel(
     total = (lifted - apart[:, None] * plain) * scale
     store_operand_tile(d_query, total, batch, head, query_start, n_queries, ROWS, BLOCK_D, HEAD_DIM)
     tl.store(delta_ptr + offsets, shared + apart, mask=exists)
+    if d_alpha_ptr is not None:
+        tl.store(d_alpha_ptr + offsets, tilted - apart * tilt, mask=exists)

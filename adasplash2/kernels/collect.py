@@ -4,6 +4,7 @@ import triton
 import triton.language as tl
 
 from .lists import FEW, MANY, SHARED, list_pointers, listed, load_numbers, load_path, store_path
+from .power import load_order, unit_scale
 from .tile import (
     any_of,
     inner_products,
@@ -31,8 +32,8 @@ def dead_products(lo, z_scale):
 @triton.jit
 def collect_kernel(
     query, key, lo_ptr, lists_ptr, numbers_ptr, entries_ptr, counts_ptr, n_unsolved_ptr,
-    ranges, z_scale, first_tile, heads, group, n_queries, n_keys, capacity, entry_capacity, row_places,
-    IS_CAUSAL: tl.constexpr, KEYS: tl.constexpr, SHARED_WORDS: tl.constexpr,
+    ranges, alphas_ptr, z_scale, first_tile, heads, group, n_queries, n_keys, capacity, entry_capacity, row_places,
+    IS_CAUSAL: tl.constexpr, POWER: tl.constexpr, KEYS: tl.constexpr, SHARED_WORDS: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, HEAD_DIM: tl.constexpr,
 ):  # fmt: skip
     """Grid (some of the query blocks * batch * heads, from ``first_tile`` on).
@@ -54,6 +55,7 @@ def collect_kernel(
     list_ptr += capacity - length
     path = load_path(numbers_ptr)
     below, length = tl.where(path == FEW, below, 0), tl.where(path == FEW, length, 0)
+    z_scale = unit_scale(z_scale, load_order(alphas_ptr, batch_head, POWER), POWER)
     q = operand_tile(query, batch, head, query_start, n_queries, BLOCK_M, BLOCK_D, HEAD_DIM)
     offsets, exists = row_offsets(batch_head, query_start, n_queries, BLOCK_M)
     dead = dead_products(tl.load(lo_ptr + offsets, mask=exists, other=float("inf")), z_scale)

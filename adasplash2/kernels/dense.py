@@ -9,7 +9,7 @@ import triton
 import triton.language as tl
 
 from .lists import FEW, MANY, list_pointers, store_numbers, store_path
-from .power import knot_mass, knot_root
+from .power import counted_root, knot_mass, knot_root, load_order, unit_scale
 from .tile import (
     any_of,
     inner_products,
@@ -77,17 +77,13 @@ def counted(even, odd, LEVEL: tl.constexpr):
 
 
 @triton.jit
-def counted_bound(even, odd, top, POWER: tl.constexpr):
-    """Return a lower bound of tau, and how many maxima lie above it, but for its bin.
+def polynomial_root(even, odd, excess, POWER: tl.constexpr):
+    """Return the root of the counts of `counted_bound` for POWER 1 or 2, and how many lie above it, but for its bin.
 
-    ``top - tau`` is at most the root of the counts, each at the far edge of its bin; the maximum is not rounded.  From
-    bin to bin down, as long as the mass at its edge is below 1.
-    Lemmas: threshold_subset, histogram_bracket, dense_bound_float
+    From bin to bin down, as long as the mass at its edge is below 1.
     """
-    count = tl.full([top.shape[0]], 1.0, tl.float32)
+    count = tl.full([excess.shape[0]], 1.0, tl.float32)
     first, second, base = count * 0.0, count * 0.0, count * 0.0
-    scaled = top * LEVELS_PER_UNIT
-    excess = scaled - tl.floor(scaled)
     for index in tl.static_range(LEVELS):
         held = counted(even, odd, LEVELS - 1 - index)
         if index == 0:
@@ -99,14 +95,45 @@ def counted_bound(even, odd, top, POWER: tl.constexpr):
         first, second = tl.where(within, wider_first, first), tl.where(within, wider_second, second)
         base = tl.where(within, edge, base)
         count += tl.where(within, held, 0.0)
-    below = tl.minimum(base + knot_root(count, first, second, POWER), 1.0)
+    return base + knot_root(count, first, second, POWER), count
+
+
+@triton.jit
+def any_root(even, odd, excess, order, POWER: tl.constexpr):
+    """Return what `polynomial_root` does, for any power."""
+    levels = tl.arange(0, LEVELS)[None, :]
+    counts = tl.zeros([excess.shape[0], LEVELS], tl.float32)
+    for index in tl.static_range(LEVELS):
+        held = counted(even, odd, LEVELS - 1 - index)
+        if index == 0:
+            held = tl.maximum(held - 1.0, 0.0)
+        counts = tl.where(levels == index, held[:, None], counts)
+    knots = (excess[:, None] + levels) / LEVELS_PER_UNIT
+    root = counted_root(counts, knots, order, POWER)
+    return root, 1.0 + tl.sum(tl.where(knots < root[:, None], counts, 0.0), axis=1)
+
+
+@triton.jit
+def counted_bound(even, odd, top, order, POWER: tl.constexpr):
+    """Return a lower bound of tau, and how many maxima lie above it, but for its bin.
+
+    ``top - tau`` is at most the root of the counts, each at the far edge of its bin; the maximum is not rounded.
+    Lemmas: threshold_subset, histogram_bracket, dense_bound_float
+    """
+    scaled = top * LEVELS_PER_UNIT
+    excess = scaled - tl.floor(scaled)
+    if POWER == 1 or POWER == 2:
+        root, count = polynomial_root(even, odd, excess, POWER)
+    else:
+        root, count = any_root(even, odd, excess, order, POWER)
+    below = tl.minimum(root, 1.0)
     return top - (below + (BOUND_ERROR + tl.abs(top) * BOUND_ROUNDOFF)), count
 
 
 @triton.jit
 def dense_kernel(
     query, key, row_max_ptr, lo_ptr, lists_ptr, numbers_ptr,
-    ranges, z_scale, heads, group, n_queries, n_keys, capacity,
+    ranges, alphas_ptr, z_scale, heads, group, n_queries, n_keys, capacity,
     IS_CAUSAL: tl.constexpr, POWER: tl.constexpr, BY_KEYS: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, HEAD_DIM: tl.constexpr,
 ):  # fmt: skip
@@ -120,6 +147,8 @@ def dense_kernel(
     """
     query_block, batch, head, batch_head = query_place(n_queries, heads, BLOCK_M)
     query_start = query_block * BLOCK_M
+    order = load_order(alphas_ptr, batch_head, POWER)
+    z_scale = unit_scale(z_scale, order, POWER)
     q = operand_tile(query, batch, head, query_start, n_queries, BLOCK_M, BLOCK_D, HEAD_DIM)
     row = batch_head.to(tl.int64) * tl.cdiv(n_queries, BLOCK_M) + query_block
     list_ptr, numbers_ptr = list_pointers(lists_ptr, numbers_ptr, row, capacity)
@@ -171,7 +200,7 @@ def dense_kernel(
         length += live
 
     ordinary = tl.abs(top) < float("inf")
-    lo, count = counted_bound(even, odd, top, POWER)
+    lo, count = counted_bound(even, odd, top, order, POWER)
     # The NaN of a poisoned row reaches the gradient of every key that it sees, so its block visits all that it sees.
     poisoned = any_of(exists & ((top < float("inf")) == 0))
     everything = (length > capacity) | (poisoned > 0)

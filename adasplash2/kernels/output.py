@@ -4,7 +4,7 @@ import triton
 import triton.language as tl
 
 from .lists import FEW, MANY, NUMBERS, list_pointers, listed, load_numbers, load_path
-from .power import gap_probs
+from .power import gap_probs, load_order, unit_scale
 from .tile import (
     above,
     add_compensated,
@@ -41,7 +41,7 @@ def add_weights(total, weight):
 @triton.jit
 def output_kernel(
     query, key, value, out, base_ptr, rest_ptr, lists_ptr, numbers_ptr, paths_ptr, mass_ptr, row_counts_ptr,
-    ranges, z_scale, heads, group, n_queries, n_keys, capacity,
+    ranges, alphas_ptr, z_scale, heads, group, n_queries, n_keys, capacity,
     IS_CAUSAL: tl.constexpr, POWER: tl.constexpr, BY_KEYS: tl.constexpr, TILE_M: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, HEAD_DIM: tl.constexpr,
 ):  # fmt: skip
@@ -58,6 +58,8 @@ def output_kernel(
     path = load_path(paths_ptr + tile * NUMBERS)
     if path == FEW:
         return
+    order = load_order(alphas_ptr, batch_head, POWER)
+    z_scale = unit_scale(z_scale, order, POWER)
     q = operand_tile(query, batch, head, query_start, n_queries, BLOCK_M, BLOCK_D, HEAD_DIM)
     row = batch_head.to(tl.int64) * tl.cdiv(n_queries, BLOCK_M) + query_block
     list_ptr, numbers_ptr = list_pointers(lists_ptr, numbers_ptr, row, capacity)
@@ -73,7 +75,7 @@ def output_kernel(
         key_start = listed(list_ptr, index, first) * BLOCK_N
         k = whole_tile(key, batch, head // group, key_start, BLOCK_N, BLOCK_D, HEAD_DIM)
         v = whole_tile(value, batch, head // group, key_start, BLOCK_N, BLOCK_D, HEAD_DIM)
-        probs = gap_probs(positive(above(inner_products(q, k), z_scale, base, rest)), POWER)
+        probs = gap_probs(positive(above(inner_products(q, k), z_scale, base, rest)), order, POWER)
         weight = probs.to(v.dtype)
         weighted = tl.dot(weight, v, weighted, input_precision="ieee")
         total = add_weights(total, weight)
@@ -85,7 +87,7 @@ def output_kernel(
         v = seen_tile(value, ranges, batch, head // group, key_start, first_key, end_key, BLOCK_N, BLOCK_D, HEAD_DIM)
         visible = visible_tile(ranges, batch, query_start, key_start, n_queries, n_keys, IS_CAUSAL, BLOCK_M, BLOCK_N)
         gap = tl.where(visible, positive(above(inner_products(q, k), z_scale, base, rest)), 0.0)
-        probs = gap_probs(gap, POWER)
+        probs = gap_probs(gap, order, POWER)
         weight = probs.to(v.dtype)
         weighted = tl.dot(weight, v, weighted, input_precision="ieee")
         total = add_weights(total, weight)

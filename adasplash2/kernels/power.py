@@ -1,81 +1,194 @@
 """How does alpha enter the arithmetic?  The only kernel file that branches on it.
 
-``POWER`` is ``1 / (alpha - 1)`` as a compile-time integer: 2 for alpha 1.5 (entmax-1.5), 1 for alpha 2 (sparsemax).
-With ``gap = max(z - tau, 0)``: ``probs = gap ** POWER`` and ``sensitivity = probs ** (2 - alpha) = gap ** (POWER - 1)``
+``POWER`` is ``1 / (alpha - 1)`` as a compile-time integer: 1 for alpha 2 (sparsemax), 2 for alpha 1.5 (entmax-1.5), 3
+for 4 / 3 and 4 for 1.25; or 0 for an alpha in (1, 2] that is loaded.  ``order`` is the pair of float32 numbers
+``(power, step)`` with ``step = alpha - 1`` and ``power = 1 / step``, of a shape that broadcasts to the argument.
+With ``gap = max(z - tau, 0)``: ``probs = gap ** power`` and ``sensitivity = probs ** (2 - alpha) = gap ** (power - 1)``
 on the support, zero outside.
 """
 
 import triton
 import triton.language as tl
 
+from .logarithm import LOG2_E, log_of, log_one_plus
+from .tile import any_of
+
 
 @triton.jit
-def gap_probs(gap, POWER: tl.constexpr):
-    """Return ``gap ** POWER``; float32, any shape, gap >= 0.  NaN stays NaN."""
+def load_order(alphas_ptr, batch_head, POWER: tl.constexpr):
+    """Return the order of a head, two scalars; alphas are float32 (batch * heads,), or None where POWER is not 0.
+
+    NaN for an alpha outside (1, 2].
+    """
+    if POWER > 0:
+        power = tl.full([], POWER, tl.float32)
+        step = 1.0 / power
+    else:
+        alpha = tl.load(alphas_ptr + batch_head)
+        # NaN fails both comparisons.
+        step = tl.where((alpha > 1.0) & (alpha <= 2.0), alpha - 1.0, float("nan"))
+        power = 1.0 / step
+    return power, step
+
+
+@triton.jit
+def unit_scale(z_scale, order, POWER: tl.constexpr):
+    """Return what makes z of the products of a head: ``z_scale``, or for a loaded alpha its product with the step."""
+    return z_scale * order[1] if POWER == 0 else z_scale
+
+
+@triton.jit
+def loaded_probs(gap, short, power):
+    """Return ``gap ** power``; float32, any shape, gap >= 0 and ``short = 1 - gap``.  NaN stays NaN."""
+    near = short < 0.25
+    log_gap = tl.where(near, log_one_plus(tl.where(near, -short, 0.0)), log_of(tl.where(gap > 0.0, gap, 1.0)))
+    return tl.where(gap > 0.0, tl.exp2(log_gap * (power * LOG2_E)), gap)
+
+
+@triton.jit
+def gap_probs(gap, order, POWER: tl.constexpr):
+    """Return ``gap ** power``; float32, any shape, gap >= 0.  NaN stays NaN."""
     if POWER == 1:
         probs = gap
-    else:
+    elif POWER == 2:
         probs = gap * gap
+    elif POWER == 3:
+        probs = gap * gap * gap
+    elif POWER == 4:
+        probs = (gap * gap) * (gap * gap)
+    else:
+        probs = loaded_probs(gap, 1.0 - gap, order[0])
     return probs
 
 
 @triton.jit
-def gap_sensitivity(gap, POWER: tl.constexpr):
-    """Return ``gap ** (POWER - 1)`` on the support and 0 outside; float32, any shape.  NaN stays NaN.
+def gap_sensitivity(gap, order, POWER: tl.constexpr):
+    """Return ``gap ** (power - 1)`` on the support and 0 outside; float32, any shape.  NaN stays NaN.
 
     Lemma: jacobian_form
     """
     if POWER == 1:
         # Outside gap is 0 and stays 0; NaN fails the comparison and stays NaN.
         sensitivity = tl.where(gap > 0.0, 1.0, gap)
-    else:
+    elif POWER == 2:
         sensitivity = gap
+    elif POWER == 3:
+        sensitivity = gap * gap
+    elif POWER == 4:
+        sensitivity = gap * gap * gap
+    else:
+        probs = loaded_probs(gap, 1.0 - gap, order[0])
+        sensitivity = tl.where(gap > 0.0, probs / tl.where(gap > 0.0, gap, 1.0), gap)
     return sensitivity
 
 
 @triton.jit
-def norm_step(mass, slope, POWER: tl.constexpr):
-    """Return the Newton step on ``mass ** (1 / POWER)``; float32[rows], ``slope = sum(sensitivity) > 0``.
+def gap_curve(gap, order, POWER: tl.constexpr):
+    """Return ``gap ** (power - 2)`` on the support and 0 outside, and for power 1 what it is for power 2; float32."""
+    if POWER == 0:
+        own = tl.where(gap > 0.0, gap, 1.0)
+        curve = tl.where(gap > 0.0, loaded_probs(gap, 1.0 - gap, order[0]) / own / own, 0.0)
+    elif POWER == 3:
+        curve = gap
+    elif POWER == 4:
+        curve = gap * gap
+    else:
+        curve = (gap > 0.0).to(tl.float32)
+    return curve
+
+
+@triton.jit
+def mass_less(mass, exponent):
+    """Return ``mass - mass ** (1 - exponent)`` for an exponent in (0, 1], which next to mass 1 keeps its digits."""
+    # mass * (1 - exp(-a))
+    a = exponent * log_of(mass)
+    series = -1.0 / 720.0 * a + 1.0 / 120.0
+    series = series * a - 1.0 / 24.0
+    series = series * a + 1.0 / 6.0
+    series = series * a - 1.0 / 2.0
+    near = (series * a + 1.0) * a
+    return mass * tl.where(tl.abs(a) < 0.25, near, 1.0 - tl.exp2(-a * LOG2_E))
+
+
+@triton.jit
+def norm_step(mass, slope, order, POWER: tl.constexpr):
+    """Return the Newton step on ``mass ** (1 / power)``; float32[rows], ``slope = sum(sensitivity) > 0``.
 
     The step lands at or left of tau from either side.  Lemma: newton_norm_left
     """
     if POWER == 1:
         step = (mass - 1.0) / slope
-    else:
+    elif POWER == 2:
         step = (mass - tl.sqrt(mass)) / slope
+    else:
+        step = mass_less(mass, order[1]) / slope
     return step
 
 
 @triton.jit
-def norm_step_slack(mass, slope, relative_error, POWER: tl.constexpr):
+def norm_step_slack(mass, slope, relative_error, order, POWER: tl.constexpr):
     """Return how far `norm_step` may lie to the right of its exact value when both sums carry ``relative_error``.
 
-    Lemma: mask_bound_float
+    Beyond it, a loaded power errs by its share of the logarithm's error, and an integer one rounds once for each
+    product.  Lemma: mask_bound_float
     """
     if POWER == 1:
         slack = 4.0 * relative_error * (mass + 1.0) / slope
-    else:
+    elif POWER == 2:
         slack = 4.0 * relative_error * (mass + tl.sqrt(mass)) / slope
+    else:
+        of_power = order[0] * 2.0**-22 + 2.0**-20 if POWER == 0 else POWER * 2.0**-23
+        lesser = mass - mass_less(mass, order[1])
+        slack = 4.0 * (relative_error + of_power) * (mass + lesser) / slope
     return slack
 
 
 @triton.jit
-def active_set_step(mass, slope, count, POWER: tl.constexpr):
-    """Return the step to the root for a support that stays as it is; float32[rows], NaN where there is none.
+def least_tolerance(tolerance, order, POWER: tl.constexpr):
+    """Return the tolerance, or where that is more what one unit in the last place of the gaps moves a mass by."""
+    return tl.maximum(tolerance, order[0] * 2.0**-23) if POWER == 0 else tolerance
 
-    Exact when no score lies between the two points.
+
+@triton.jit
+def active_set_step(mass, slope, curve, order, POWER: tl.constexpr):
+    """Return the step to the root of the quadratic through the squared norm of the gaps; float32[rows], NaN where it
+    has none.
+
+    Exact for power 1 and 2 when no score lies between the two points, and of third order above.
     """
     if POWER == 1:
-        step = (mass - 1.0) / count
+        step = (mass - 1.0) / curve
+    elif POWER == 2:
+        # curve * d^2 - 2 * slope * d + mass - 1 = 0; this form of the smaller root does not cancel.
+        step = (mass - 1.0) / (slope + tl.sqrt(slope * slope - curve * (mass - 1.0)))
     else:
-        # count * d^2 - 2 * slope * d + mass - 1 = 0; this form of the smaller root does not cancel.
-        step = (mass - 1.0) / (slope + tl.sqrt(slope * slope - count * (mass - 1.0)))
+        power, inverse = order
+        # mass ** (1 - 2 / power), of which the exponent may pass 1
+        half = mass_less(mass, inverse)
+        root = mass - half
+        excess = half + root / mass * half
+        bend = (power - 1.0) * curve - (power - 2.0) * slope * slope / mass
+        step = excess / (slope + tl.sqrt(slope * slope - bend * excess))
+        # An infinite curve would pin a row to its place.
+        step = tl.where(curve < float("inf"), step, float("nan"))
     return step
 
 
 @triton.jit
+def retreat(lo, hi, order, POWER: tl.constexpr):
+    """Return where a row goes whose step leaves its bracket: the middle, or the lower end for alpha between 1.5 and 2.
+
+    There the second derivative is unbounded where a key enters the support, and from the left Newton cannot fail.
+    """
+    middle = 0.5 * (lo + hi)
+    if POWER == 0:
+        middle = tl.where((order[1] > 0.5) & (order[1] < 1.0), lo, middle)
+    return middle
+
+
+@triton.jit
 def knot_mass(first, second, POWER: tl.constexpr):
-    """Return ``sum(c * w ** POWER)``, given the sums of ``c * w`` and of ``c * w ** 2``; float32[rows]."""
+    """Return ``sum(c * w ** POWER)``, given the sums of ``c * w`` and of ``c * w ** 2``; POWER 1 or 2."""
     return first if POWER == 1 else second
 
 
@@ -83,7 +196,7 @@ def knot_mass(first, second, POWER: tl.constexpr):
 def knot_root(count, first, second, POWER: tl.constexpr):
     """Return ``s >= 0`` with ``sum(c * (s + w) ** POWER) == 1``, given sums of ``c``, ``c * w`` and ``c * w ** 2``.
 
-    float32[rows]; the caller guarantees ``sum(c * w ** POWER) < 1`` and ``count >= 1``.  No term cancels.
+    float32[rows], POWER 1 or 2; the caller guarantees ``sum(c * w ** POWER) < 1`` and ``count >= 1``.  No term cancels.
     Lemma: knot_root_exact
     """
     if POWER == 1:
@@ -91,4 +204,25 @@ def knot_root(count, first, second, POWER: tl.constexpr):
     else:
         rest = tl.maximum(1.0 - second, 0.0)
         root = rest / (first + tl.sqrt(first * first + count * rest))
+    return root
+
+
+@triton.jit
+def counted_root(counts, knots, order, POWER: tl.constexpr):
+    """Return ``s`` with ``s ** power + sum(counts * max(s - knots, 0) ** power) == 1``; float32[rows].
+
+    For any power.  counts and knots are float32 and broadcast to [rows, knots]; knots >= 0.  Newton on the norm comes
+    down from 1 and never passes the root, so it has arrived when it does not fall any more.
+    Lemmas: newton_norm_left, newton_stops_at_tau
+    """
+    root = tl.full([counts.shape[0]], 1.0, tl.float32)
+    falling = 1
+    while falling > 0:
+        width = tl.maximum(root[:, None] - knots, 0.0)
+        mass = gap_probs(root, order, POWER) + tl.sum(counts * gap_probs(width, order, POWER), axis=1)
+        slope = gap_sensitivity(root, order, POWER) + tl.sum(counts * gap_sensitivity(width, order, POWER), axis=1)
+        next_root = root - norm_step(mass, slope, order, POWER)
+        falls = next_root < root
+        root = tl.where(falls, next_root, root)
+        falling = any_of(falls)
     return root

@@ -1,6 +1,6 @@
 """What is the threshold of each row, and how sure is that?
 
-Each pass over the kept blocks evaluates mass, slope and count at tau; the rows of a tile stop one by one, when
+Each pass over the kept blocks evaluates mass, slope and curve at tau; the rows of a tile stop one by one, when
 ``abs(mass - 1)``, which bounds the distance from the exact tau, is within the tolerance.
 """
 
@@ -8,7 +8,18 @@ import triton
 import triton.language as tl
 
 from .lists import MANY, NUMBERS, list_pointers, listed, load_numbers, load_path
-from .power import active_set_step, gap_probs, gap_sensitivity, norm_step, norm_step_slack
+from .power import (
+    active_set_step,
+    gap_curve,
+    gap_probs,
+    gap_sensitivity,
+    least_tolerance,
+    load_order,
+    norm_step,
+    norm_step_slack,
+    retreat,
+    unit_scale,
+)
 from .tile import (
     above,
     add_compensated,
@@ -25,7 +36,9 @@ from .visible import visible_tile
 
 
 @triton.jit
-def safeguarded_step(tau, lo, hi, mass, slope, count, tolerance, relative_error, slope_error, POWER: tl.constexpr):
+def safeguarded_step(
+    tau, lo, hi, mass, slope, curve, tolerance, relative_error, slope_error, order, POWER: tl.constexpr
+):
     """One step from tau; float32[rows] each.  Returns tau, lo, hi with lo <= exact tau and lo <= tau.
 
     hi bounds the exact tau only up to the rounding of the mass.  From a point far to the left the sums are large and
@@ -33,24 +46,25 @@ def safeguarded_step(tau, lo, hi, mass, slope, count, tolerance, relative_error,
     what the slope, a plain sum over tiles, may be off beyond that; it scales the step and no more.
     Lemmas: step_keeps_bracket, newton_norm_left, residual_bound, mask_bound_float
     """
-    way = norm_step(mass, slope, POWER)
-    slack = norm_step_slack(mass, slope, relative_error, POWER) + slope_error * tl.abs(way)
+    way = norm_step(mass, slope, order, POWER)
+    slack = norm_step_slack(mass, slope, relative_error, order, POWER) + slope_error * tl.abs(way)
     # One more rounding of the sum itself, relative to its size (at most 1).
     lo = tl.maximum(lo, tau + way - slack - 2.0**-23)
     hi = tl.where(mass < 1.0, tl.minimum(hi, tau), tl.minimum(hi, tau + (mass - 1.0)))
-    step = tau + active_set_step(mass, slope, count, POWER)
+    step = tau + active_set_step(mass, slope, curve, order, POWER)
     # Next to the root the two steps differ by less than their rounding, so one short of lo moves up to it; a missing
-    # root is NaN, fails the comparison and bisects; a row that has converged stays where it is.
+    # root is NaN, fails the comparison and retreats; a row that has converged stays where it is.
     step = tl.maximum(step, lo, propagate_nan=tl.PropagateNan.ALL)
     inside = step <= hi
-    otherwise = tl.where(tl.abs(mass - 1.0) <= tolerance, tau, 0.5 * (lo + hi))
+    otherwise = tl.where(tl.abs(mass - 1.0) <= tolerance, tau, retreat(lo, hi, order, POWER))
     return tl.maximum(tl.where(inside, step, otherwise), lo), lo, hi
 
 
 @triton.jit
 def refine_kernel(
     query, key, row_max_ptr, lo_ptr, hi_ptr, tau_ptr, lists_ptr, numbers_ptr, paths_ptr, base_ptr, rest_ptr,
-    residual_ptr, passes_ptr, ranges, z_scale, tolerance, max_passes, heads, group, n_queries, n_keys, capacity,
+    residual_ptr, passes_ptr, ranges, alphas_ptr, z_scale, tolerance, max_passes, heads, group, n_queries, n_keys,
+    capacity,
     IS_CAUSAL: tl.constexpr, POWER: tl.constexpr, TILE_M: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, HEAD_DIM: tl.constexpr,
 ):  # fmt: skip
@@ -66,6 +80,9 @@ def refine_kernel(
     tile = batch_head.to(tl.int64) * tl.cdiv(n_queries, TILE_M) + query_start // TILE_M
     if load_path(paths_ptr + tile * NUMBERS) < MANY:
         return
+    order = load_order(alphas_ptr, batch_head, POWER)
+    z_scale = unit_scale(z_scale, order, POWER)
+    tolerance = least_tolerance(tolerance, order, POWER)
     q = operand_tile(query, batch, head, query_start, n_queries, BLOCK_M, BLOCK_D, HEAD_DIM)
     row = batch_head.to(tl.int64) * tl.cdiv(n_queries, BLOCK_M) + query_block
     list_ptr, numbers_ptr = list_pointers(lists_ptr, numbers_ptr, row, capacity)
@@ -91,14 +108,14 @@ def refine_kernel(
     more = any_of(open_rows)
     while (more > 0) & (index_of_pass < max_passes):
         mass, mass_error = tl.zeros([BLOCK_M], tl.float32), tl.zeros([BLOCK_M], tl.float32)
-        slope, count = tl.zeros([BLOCK_M], tl.float32), tl.zeros([BLOCK_M], tl.float32)
+        slope, curve = tl.zeros([BLOCK_M], tl.float32), tl.zeros([BLOCK_M], tl.float32)
         for index in range(below):
             key_start = listed(list_ptr, index, first) * BLOCK_N
             k = whole_tile(key, batch, head // group, key_start, BLOCK_N, BLOCK_D, HEAD_DIM)
             gap = positive(above(inner_products(q, k), z_scale, base, rest))
-            count += tl.sum((gap > 0.0).to(tl.float32), axis=1)
-            slope += tl.sum(gap_sensitivity(gap, POWER), axis=1)
-            mass, mass_error = add_compensated(mass, mass_error, tl.sum(gap_probs(gap, POWER), axis=1))
+            curve += tl.sum(gap_curve(gap, order, POWER), axis=1)
+            slope += tl.sum(gap_sensitivity(gap, order, POWER), axis=1)
+            mass, mass_error = add_compensated(mass, mass_error, tl.sum(gap_probs(gap, order, POWER), axis=1))
         for index in range(below, length):
             key_start = listed(list_ptr, index, first) * BLOCK_N
             k = operand_tile(key, batch, head // group, key_start, n_keys, BLOCK_N, BLOCK_D, HEAD_DIM)
@@ -106,14 +123,14 @@ def refine_kernel(
                 ranges, batch, query_start, key_start, n_queries, n_keys, IS_CAUSAL, BLOCK_M, BLOCK_N
             )
             gap = tl.where(visible, positive(above(inner_products(q, k), z_scale, base, rest)), 0.0)
-            count += tl.sum((gap > 0.0).to(tl.float32), axis=1)
-            slope += tl.sum(gap_sensitivity(gap, POWER), axis=1)
-            mass, mass_error = add_compensated(mass, mass_error, tl.sum(gap_probs(gap, POWER), axis=1))
+            curve += tl.sum(gap_curve(gap, order, POWER), axis=1)
+            slope += tl.sum(gap_sensitivity(gap, order, POWER), axis=1)
+            mass, mass_error = add_compensated(mass, mass_error, tl.sum(gap_probs(gap, order, POWER), axis=1))
         mass += mass_error
 
         defect = tl.abs(mass - 1.0)
         next_rest, next_lo, next_hi = safeguarded_step(
-            rest, lo, hi, mass, slope, count, tolerance, RELATIVE_ERROR, length * 2.0**-23, POWER
+            rest, lo, hi, mass, slope, curve, tolerance, RELATIVE_ERROR, length * 2.0**-23, order, POWER
         )
         # The base follows tau; the bracket, counted from it, moves the other way.
         next_base, error = add_exactly(base, next_rest)

@@ -8,7 +8,8 @@ The difference is rounded relative to itself, so an offset of the row costs noth
 import triton
 import triton.language as tl
 
-from .any_power import probs_of, rise, rough_powers, sensitivity_of
+from .any_power import probs_of, rough_powers, sensitivity_of
+from .power import norm_step
 from .tile import INTERPRETED, add_exactly, any_of, positive
 
 # How near to 1 a mass has to come before it is computed to the last bit, and powers that `rough_powers` serves.
@@ -63,9 +64,9 @@ def row_probs(z, tau, rest, power, POWER: tl.constexpr):
 
 
 @triton.jit
-def next_pair(tau, rest, mass, slope, step, POWER: tl.constexpr):
+def next_pair(tau, rest, mass, slope, step, power, POWER: tl.constexpr):
     """Return the threshold after a Newton step, as a pair.  Lemma: pair_exact"""
-    return add_exactly(tau, rest + rise(mass, slope, step, POWER))
+    return add_exactly(tau, rest + norm_step(mass, slope, (power, step), POWER))
 
 
 @triton.jit
@@ -127,7 +128,7 @@ def _ascend(z, tau, rest, open_rows, step, power, tolerance, max_passes, POWER: 
             gap, probs = row_probs(z, tau, rest, power, POWER)
             sensitivity = sensitivity_of(gap, probs, POWER)
         mass, slope = sums_of(probs, sensitivity)
-        next_tau, next_rest = next_pair(tau, rest, mass, slope, step, POWER)
+        next_tau, next_rest = next_pair(tau, rest, mass, slope, step, power, POWER)
         tau, rest = tl.where(open_rows, next_tau, tau), tl.where(open_rows, next_rest, rest)
         open_rows = open_rows & (tl.abs(mass - 1.0) > tolerance)
         passes += open_rows.to(tl.int32)

@@ -55,7 +55,7 @@ def rows_blocks_kernel(
             masses, errors = add_compensated(masses, errors, probs)
             slopes += sensitivity_of(gap, probs, POWER)
         mass, slope = tl.sum(masses + errors, axis=1), tl.sum(slopes, axis=1)
-        tau, rest = next_pair(tau, rest, mass, slope, step, POWER)
+        tau, rest = next_pair(tau, rest, mass, slope, step, power, POWER)
         open_rows = tl.abs(mass - 1.0) > tolerance
         passes += open_rows.to(tl.int32)
         more = any_of(open_rows)

@@ -9,7 +9,7 @@ import triton.language as tl
 
 from .found import load_found, settle_found, store_found
 from .lists import FEW, FULL, MANY, NUMBERS, load_path
-from .power import gap_probs, gap_sensitivity, norm_step
+from .power import gap_probs, gap_sensitivity, load_order, norm_step, unit_scale
 from .score_keys import room_for_keys
 from .support import store_support
 from .tile import (
@@ -32,7 +32,7 @@ FEW_KEYS = tl.constexpr(32)
 
 
 @triton.jit
-def newton_root(shifted, tau, POWER: tl.constexpr):
+def newton_root(shifted, tau, order, POWER: tl.constexpr):
     """Return the threshold of rows [rows, keys] to the last bit, from ``tau`` below it; the largest score is near 0.
 
     Newton on the norm of the gaps rises towards the root and never passes it, so it has arrived when it does not rise
@@ -41,8 +41,8 @@ def newton_root(shifted, tau, POWER: tl.constexpr):
     rising = 1
     while rising > 0:
         gap = tl.maximum(shifted - tau[:, None], 0.0)
-        mass, slope = tl.sum(gap_probs(gap, POWER), axis=1), tl.sum(gap_sensitivity(gap, POWER), axis=1)
-        next_tau = tau + norm_step(mass, slope, POWER)
+        mass, slope = tl.sum(gap_probs(gap, order, POWER), axis=1), tl.sum(gap_sensitivity(gap, order, POWER), axis=1)
+        next_tau = tau + norm_step(mass, slope, order, POWER)
         rises = next_tau > tau
         tau = tl.where(rises, next_tau, tau)
         rising = any_of(rises)
@@ -50,7 +50,7 @@ def newton_root(shifted, tau, POWER: tl.constexpr):
 
 
 @triton.jit
-def pair_of_rows(dots, lo, z_scale, POWER: tl.constexpr):
+def pair_of_rows(dots, lo, z_scale, order, POWER: tl.constexpr):
     """Return the threshold of rows [rows, keys] of products q.k as base and rest, the weights, their mass, and seen.
 
     Places without a key hold -inf; a row of nothing else is not seen, and has no mass.  ``lo`` is at or below the
@@ -65,15 +65,15 @@ def pair_of_rows(dots, lo, z_scale, POWER: tl.constexpr):
     shifted = tl.where(held, above(tl.where(held, dots, 0.0), z_scale, row_max, zero), float("-inf"))
     # row_max is rounded, the gaps are not: the largest score lies next to 0, not at it, and tau at most 1 below that.
     highest = tl.where(seen, tl.max(shifted, axis=1), 0.0)
-    tau = newton_root(shifted, tl.minimum(tl.maximum(lo - row_max, highest - 1.0), highest), POWER)
+    tau = newton_root(shifted, tl.minimum(tl.maximum(lo - row_max, highest - 1.0), highest), order, POWER)
     gap = tl.maximum(shifted - tau[:, None], 0.0)
-    mass, slope = tl.sum(gap_probs(gap, POWER), axis=1), tl.sum(gap_sensitivity(gap, POWER), axis=1)
+    mass, slope = tl.sum(gap_probs(gap, order, POWER), axis=1), tl.sum(gap_sensitivity(gap, order, POWER), axis=1)
     # One step more than float32 can hold: the rest of the pair can.
     base, rest = add_exactly(row_max, tau)
-    rest += tl.where(seen, norm_step(mass, slope, POWER), 0.0)
+    rest += tl.where(seen, norm_step(mass, slope, order, POWER), 0.0)
     base, rest = add_exactly(base, rest)
     gap = tl.where(held, positive(above(tl.where(held, dots, 0.0), z_scale, base, rest)), 0.0)
-    probs = gap_probs(gap, POWER)
+    probs = gap_probs(gap, order, POWER)
     return base, rest, probs, tl.sum(probs, axis=1), seen
 
 
@@ -149,7 +149,7 @@ def solve_kernel(
     value, out, entries_ptr, counts_ptr, n_live_ptr, unsolved_ptr, n_unsolved_ptr, numbers_ptr, lo_ptr,
     base_ptr, rest_ptr, mass_ptr, residual_ptr, passes_ptr, block_mask_ptr,
     support_ptr, starts_ptr, row_counts_ptr, used_ptr,
-    z_scale, first_tile, heads, group, n_queries, n_words, row_places, support_capacity,
+    alphas_ptr, z_scale, first_tile, heads, group, n_queries, n_words, row_places, support_capacity,
     POWER: tl.constexpr, ROWS: tl.constexpr, ROW_KEYS: tl.constexpr, AT_ONCE: tl.constexpr, TILE_M: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, HEAD_DIM: tl.constexpr,
 ):  # fmt: skip
@@ -170,6 +170,8 @@ def solve_kernel(
     path = load_path(numbers_ptr + (batch_head.to(tl.int64) * n_blocks + query_block) * NUMBERS)
     if path == MANY:
         return
+    order = load_order(alphas_ptr, batch_head, POWER)
+    z_scale = unit_scale(z_scale, order, POWER)
     offsets, exists = row_offsets(batch_head, query_start, n_queries, ROWS)
     own_offsets = own_tile.to(tl.int64) * TILE_M + part * ROWS + tl.arange(0, ROWS)
     count = tl.load(counts_ptr + own_offsets, mask=exists, other=0)
@@ -191,7 +193,7 @@ def solve_kernel(
         few = tl.arange(0, FEW_KEYS)[None, :]
         few_places = found_places[:, None] + few * ROWS
         few_dots, few_keys = load_found(entries_ptr, few_places, few < n_live[:, None], float("-inf"))
-        few_pair = pair_of_rows(few_dots, lo, z_scale, POWER)
+        few_pair = pair_of_rows(few_dots, lo, z_scale, order, POWER)
         settle_found()
         store_found(entries_ptr, few_places, True, few_pair[2], few_keys)
         store_rows(rows, pool, words_ptr, batch_head, offsets, exists, few_keys, few_pair, BLOCK_N)
@@ -207,7 +209,7 @@ def solve_kernel(
             dots, keys = keep_largest(dots, keys, dot, found)
             more_places += ROWS
             dot, found = load_found(entries_ptr, more_places, index + 1 < n_live, float("-inf"))
-        pair = pair_of_rows(dots, lo, z_scale, POWER)
+        pair = pair_of_rows(dots, lo, z_scale, order, POWER)
         lacking = (length > ROW_KEYS) & (lacks_keys(pair[2], exists) > 0)
         # All threads have read what lies in the scratch: it is done with.
         settle_found()

@@ -8,6 +8,7 @@ import triton.language as tl
 
 from .found import settle_found, store_found
 from .lists import FEW, FULL, NUMBERS, load_path, store_path
+from .power import load_order, unit_scale
 from .solve import gather_output, keep_largest, lacks_keys, pair_of_rows, store_rows
 from .tile import any_of, mask_words, operand_gather, operand_tile, row_offsets, tile_place
 from .words import first_places, next_key
@@ -21,7 +22,7 @@ def solve_wide_kernel(
     query, key, value, out, entries_ptr, counts_ptr, unsolved_ptr, n_unsolved_ptr, numbers_ptr, lo_ptr,
     base_ptr, rest_ptr, mass_ptr, residual_ptr, passes_ptr, block_mask_ptr,
     support_ptr, starts_ptr, row_counts_ptr, used_ptr,
-    z_scale, first_tile, heads, group, n_queries, n_keys, n_words, row_places, support_capacity,
+    alphas_ptr, z_scale, first_tile, heads, group, n_queries, n_keys, n_words, row_places, support_capacity,
     POWER: tl.constexpr, KEYS: tl.constexpr, ROWS: tl.constexpr, ROW_KEYS: tl.constexpr, AT_ONCE: tl.constexpr,
     TILE_M: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, HEAD_DIM: tl.constexpr,
 ):  # fmt: skip
@@ -45,6 +46,8 @@ def solve_wide_kernel(
         query_start = query_block * TILE_M + part * ROWS
         own_numbers_ptr = numbers_ptr + (batch_head.to(tl.int64) * n_blocks + query_block) * NUMBERS
         path = load_path(own_numbers_ptr)
+        order = load_order(alphas_ptr, batch_head, POWER)
+        own_scale = unit_scale(z_scale, order, POWER)
         offsets, exists = row_offsets(batch_head, query_start, n_queries, ROWS)
         own_offsets = own_tile.to(tl.int64) * TILE_M + part * ROWS + tl.arange(0, ROWS)
         places = first_places(own_offsets, row_places)
@@ -71,7 +74,7 @@ def solve_wide_kernel(
                 # No room: the key takes the place of the smallest, or goes.  The largest ROW_KEYS stay.
                 dots, keys = keep_largest(dots, keys, dot, own)
             length += 1
-        pair = pair_of_rows(dots, tl.load(lo_ptr + offsets, mask=exists, other=float("-inf")), z_scale, POWER)
+        pair = pair_of_rows(dots, tl.load(lo_ptr + offsets, mask=exists, other=float("-inf")), own_scale, order, POWER)
         if (more > 0) | (length > ROW_KEYS) & (lacks_keys(pair[2], exists) > 0):
             store_path(own_numbers_ptr, FULL)
         else:

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from adasplash2 import AttentionAux, entmax_attention
-from adasplash2.problem import MAX_PASSES, TOLERANCE, choose_launch
+from adasplash2.problem import MAX_PASSES, choose_launch, tolerance_of
 from adasplash2.reference import BLOCK
 from adasplash2.workloads import Workload
 
@@ -56,11 +56,11 @@ def answer_of(load: Workload, d_out: torch.Tensor, *, alpha: float, impl: str) -
         return_aux=True,
     )
     gradients = torch.autograd.grad(out, operands, d_out.to(out.device))
-    return as_answer(load, out, gradients, aux, impl=impl)
+    return as_answer(load, out, gradients, aux, alpha=alpha, impl=impl)
 
 
 def as_answer(
-    load: Workload, out: torch.Tensor, gradients: Sequence[torch.Tensor], aux: AttentionAux, *, impl: str
+    load: Workload, out: torch.Tensor, gradients: Sequence[torch.Tensor], aux: AttentionAux, *, alpha: float, impl: str
 ) -> Answer:
     """Return what a call returned, and the gradients for query, key and value, as an answer to be judged."""
     d_query, d_key, d_value = (as_floats(gradient) for gradient in gradients)
@@ -76,7 +76,7 @@ def as_answer(
         block_mask=aux.block_mask.cpu().numpy(),
         skipped=float(aux.skipped),
         block=_block(load, impl),
-        tolerance=TOLERANCE[load.query.dtype],
+        tolerance=tolerance_of(load.query.dtype, alpha),
     )
 
 

@@ -13,6 +13,8 @@ from collections.abc import Callable
 
 import torch
 
+import entmax_ref
+
 
 @dataclasses.dataclass(frozen=True)
 class NaiveResult:
@@ -77,8 +79,8 @@ def naive_attention(
     if mask is not None:
         z = z.masked_fill(~mask, -math.inf)
     gap = row_gaps(z, alpha)
-    probs = gap if alpha == 2.0 else gap * gap
-    sensitivity = (gap > 0.0).float() if alpha == 2.0 else gap
+    probs = gap ** (1.0 / (alpha - 1.0))
+    sensitivity = torch.where(gap > 0.0, gap ** ((2.0 - alpha) / (alpha - 1.0)), 0.0)
     total = sensitivity.sum(-1, keepdim=True)
     total = torch.where(total == 0.0, 1.0, total)
 
@@ -110,10 +112,15 @@ def row_gaps(z: torch.Tensor, alpha: float) -> torch.Tensor:
     """Return ``max(z - tau, 0)`` in float32; 0 throughout a row with NaN or +inf, or without a key.
 
     tau is found by sorting, in float64, and then rounded: a budget must not grow with the error of a root search.
+    For an alpha without a closed form the oracle finds it.
     """
     row_max = z.amax(dim=-1, keepdim=True)
     ordinary = row_max.abs() < math.inf
     shifted = torch.where(ordinary, z - row_max, 0.0)
+    if alpha not in (1.5, 2.0):
+        exact = entmax_ref.threshold(shifted.double().cpu().numpy() / (alpha - 1.0), alpha)
+        tau = torch.from_numpy(exact)[..., None].to(z.device).float()
+        return torch.where(ordinary & tau.isfinite(), (shifted - tau).clamp(min=0.0), 0.0)
     # tau is at least row_max - 1, so what lies below may as well lie there; -inf would spoil the sums.
     ordered = shifted.double().sort(dim=-1, descending=True).values.clamp(min=-1.0)
     count = torch.arange(1, z.shape[-1] + 1, dtype=torch.float64, device=z.device)

@@ -16,8 +16,8 @@ rounded again), w that of float32, p the power, s the sensitivity, b = g - delta
   of a float32 mass, since no root is better than the mass it is the root of, over the derivative ``p * sum(s)``.
 - A probability moves by ``p * s * (error of the gap)``, and by its square where the gap is no larger than its error; it
   is rounded to the dtype before the products.  In the output the share of tau turns v into v - centre.
-- A score gradient moves with s (alpha 1.5), with the float32 product g, with delta, and is rounded to the dtype.  What
-  moves s moves delta as well, which turns k into k - (mean of k under s).  Delta is taken in
+- A score gradient moves with s (but for alpha 2), with the float32 product g, with delta, and is rounded to the dtype.
+  What moves s moves delta as well, which turns k into k - (mean of k under s).  Delta is taken in
   float32: from weights rounded to the dtype it would be off by much where b is small, and whole rows of d_key with it.
 - Keys below tau by less than float32 can tell may come out as supported.  The largest of N normal errors is about
   ``sqrt(2 * log(N))`` of their standard deviation; so far does the model look, with N the number of scores.
@@ -41,8 +41,8 @@ Floats = NDArray[np.float64]
 
 # Scores to hold at once, in float64 and a dozen times over.
 CELLS = 2**20
-# alpha -> power, as the naive evaluation knows them.
-_POWERS = {1.5: 2, 2.0: 1}
+# Roundings of a power of a gap that its logarithm is taken for, but for those that grow with the logarithm.
+POWER_ROUNDINGS = 5.0
 NAMES = ("out", "d_query", "d_key", "d_value")
 # What an operation of float32 may lose where its result underflows, flushed or gradual.
 TINIEST = TINY
@@ -110,8 +110,8 @@ def expected_errors(
     tau : ndarray of float64, shape (batch, heads, n_queries)
         The exact threshold.  A row where it is not finite is taken for one without a key.
     alpha : float
-        1.5 or 2.  For 2 the gradient jumps where a key enters the support: ``d_out`` must be 0 in rows where float32
-        cannot tell whether one does (`truth.Truth.undecided_rows`).
+        In (1, 2].  Above 1.5 the gradient jumps, or rises steeply, where a key enters the support: ``d_out`` must be 0
+        in rows where float32 cannot tell whether one does (`truth.Truth.undecided_rows`).
     is_causal : bool
         Aligned to the bottom right.
     scale : float
@@ -180,7 +180,7 @@ def _add(
     reach: float,
 ) -> None:
     """Add the queries of a chunk to the totals."""
-    power, z_scale = _POWERS[alpha], scale * (alpha - 1.0)
+    power, z_scale = 1.0 / (alpha - 1.0), scale * (alpha - 1.0)
     sound = at.tau.isfinite()
     tau = at.tau.where(sound, 0.0)[:, None]
     # A score of -inf hides its key, like the mask; a row with NaN or +inf has no finite tau.
@@ -200,8 +200,11 @@ def _add(
     margin = torch.where(seen, z - tau, -math.inf)
     inside = margin > 0.0
     gap = margin.clamp(min=0.0)
-    sensitivity = gap if power == 2 else inside.double()
+    moves = alpha != 2.0  # that of alpha 2 is 0 or 1, which every dtype holds, and no error of a gap moves it
+    sensitivity = torch.where(inside, gap ** (power - 1.0), 0.0) if moves else inside.double()
     probs = gap**power
+    # Roundings of the weights beyond that of the gap: one product, or a logarithm times the power and an exponential.
+    powered = 0.0 if alpha in (1.5, 2.0) else POWER_ROUNDINGS**2 * (1.0 + probs.where(inside, 1.0).log() ** 2)
     count = inside.sum(-1, keepdim=True).double()
     total = sensitivity.sum(-1, keepdim=True)
     total = total.where(total > 0.0, 1.0)
@@ -217,9 +220,11 @@ def _add(
     active = inside | (reached > 0.0)
 
     # The output, and the gradient of the values.
-    of_probs = (unit**2 + 5.0 * U**2) * probs**2 + reached ** (2 * power) + tiny**2 * active
-    if power == 2:
-        of_probs += 3.0 * gap_error**2 * inside
+    of_probs = (unit**2 + (5.0 + powered) * U**2) * probs**2 + reached ** (2.0 * power) + tiny**2 * active
+    # The slope of the sensitivity, and half of the second derivative of a probability; not nearer to tau than an error.
+    away = torch.maximum(gap, gap_error.sqrt()).where(inside, 1.0)
+    bend = (power - 1.0) * away ** (power - 2.0) * inside if moves else torch.zeros_like(gap)
+    of_probs += 3.0 * (0.5 * power * bend * gap_error) ** 2
     first_order = (power * sensitivity) ** 2
     centre = sensitivity @ at.value / total
     out = totals["out"]
@@ -249,12 +254,11 @@ def _add(
         + 4.0 * delta_squares
         + _summed(count, delta_squares, delta_terms)
     )
-    moves = power == 2  # the sensitivity of alpha 2 is 0 or 1, which every dtype holds, and no error of a gap moves it
     of_scores = sensitivity**2 * g_error + d_scores**2 * (unit**2 + U**2) + tiny**2 * active
     if moves:
-        of_scores += (U**2 * gap**2 * inside + reached**2) * b**2
-    scores_moved = z_error * b**2 * inside if moves else torch.zeros_like(b)
-    slope = b * inside if moves else torch.zeros_like(b)
+        of_scores += ((1.0 + powered) * U**2 * sensitivity**2 + reached ** (2.0 * power - 2.0)) * b**2
+    scores_moved = z_error * (bend * b) ** 2
+    slope = bend * b
     mean_key = sensitivity @ key / total
     d_query = totals["d_query"]
     d_query.exact[place][rows] = d_scores @ key
@@ -270,7 +274,7 @@ def _add(
     delta_moved = (scores_moved.sum(-1, keepdim=True) + own * slope.sum(-1, keepdim=True) ** 2) / total**2
     whole = of_scores + sensitivity**2 * (delta_error + delta_moved)
     if moves:
-        whole = whole + gap_error * b**2 * inside
+        whole = whole + gap_error * (bend * b) ** 2
     _add_columns(totals["d_key"], kv_place, d_scores, parts, whole, query, _squares(query), inside)
 
 

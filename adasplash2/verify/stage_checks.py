@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from adasplash2 import launch, starts
-from adasplash2.problem import MAX_PASSES, Problem, ceil_div
+from adasplash2.problem import MAX_PASSES, Problem, alphas_of, ceil_div, tolerance_of
 from adasplash2.state import Lists, empty_backward, empty_forward, unpack_mask
 from adasplash2.workloads import Workload
 from entmax_ref import stages
@@ -20,8 +20,7 @@ from .naive import NaiveResult
 from .support_checks import Gathered, read_gathered
 from .truth import ROUNDOFF, Booleans, Floats, Head, Truth, as_floats, each_head, in_blocks
 
-# The widest bin of the histogram, and the relative margin of its roots (kernels/histogram.py, ROOT_ERROR).
-WIDEST_BIN = {1.5: 0.25, 2.0: 0.5}
+# The relative margin of the roots of the histogram (kernels/histogram.py, ROOT_ERROR).
 ROOT_MARGIN = 2.0**-16
 # Blocks of queries on this path or beyond go by tiles (kernels/lists.py, MANY).
 MANY = 2
@@ -75,13 +74,13 @@ def run_stages(load: Workload, d_out: torch.Tensor, alpha: float, **fields: int)
     q, k, v, d_o = (launch.as_operand(part) for part in (query, key, value, grad))
     state = empty_forward(problem, q)
     with starts.device_of(query):
-        for call in launch.forward_calls(problem, q, k, v, state, load.key_ranges):
+        for call in launch.forward_calls(problem, q, k, v, state, load.key_ranges, alphas_of(alpha, q)):
             call.run()
         after = empty_backward(problem, q, k, v)
         # As the backward of a call gets it: rounded to the dtype, also where the interpreter raised that.
         out = launch.as_operand(state.out.to(query.dtype))
         left = (out, state.base, state.rest, state.block_mask, state.support)
-        for call in launch.backward_calls(problem, d_o, q, k, v, *left, after, load.key_ranges):
+        for call in launch.backward_calls(problem, d_o, q, k, v, *left, after, load.key_ranges, alphas_of(alpha, q)):
             call.run()
     heads, launch_row = (problem.batch, problem.heads), problem.launch
     forward: dict[str, Any] = {name: as_floats(getattr(state, name)) for name in _FORWARD}
@@ -169,6 +168,7 @@ def check_rows(load: Workload, truth: Truth, run: StageRun, alpha: float) -> lis
     # A difference from row_max rounds once more, by at most the roundoff of a number up to 1.
     slack = (truth.row_error + 2.0 * ROUNDOFF)[tiled]
     lo, hi, first = ((wrote[name] + reference)[tiled] for name in ("tile_lo", "hi", "first_tau"))
+    widest = -np.diff(stages.bin_edges(alpha=alpha)).min()
     checks = [
         _bounded("dense", "row_max", np.abs(wrote["row_max"] - highest)[rows], truth.row_error[rows]),
         _bounded("dense", "lo <= tau", (wrote["lo"] - tau)[rows], below[rows]),
@@ -177,14 +177,20 @@ def check_rows(load: Workload, truth: Truth, run: StageRun, alpha: float) -> lis
         _count("dense", "candidates too many", *wrong_bits["loose"]),
         _bounded("histogram", "lo <= tau", lo - tau[tiled], slack),
         _bounded("histogram", "tau <= hi", tau[tiled] - hi, slack),
-        _bounded("histogram", "hi - lo", hi - lo, np.full(lo.shape, WIDEST_BIN[alpha] + ROOT_MARGIN)),
+        _bounded(
+            "histogram",
+            "hi - lo",
+            hi - lo,
+            np.full(lo.shape, widest + ROOT_MARGIN),
+        ),
         _count("histogram", "first tau outside the bracket", (first < lo) | (first > hi)),
     ]
     for stage, of_stage in (("solve", single), ("refine", tiled)):
-        found = tau_comparison(truth, wrote["tau"], run.problem.tolerance, of_stage)
+        tolerance = tolerance_of(load.query.dtype, alpha)
+        found = tau_comparison(truth, wrote["tau"], tolerance, of_stage)
         checks += [
             StageCheck(stage, "tau", found.error, found.budget),
-            StageCheck(stage, "residual", _largest(wrote["residual"][of_stage]), run.problem.tolerance),
+            StageCheck(stage, "residual", _largest(wrote["residual"][of_stage]), tolerance),
             _count(stage, "rows at the cap of passes", wrote["passes"][of_stage] >= MAX_PASSES),
         ]
     return [

@@ -49,8 +49,8 @@ class Truth:
     row_error : ndarray of float64, shape of tau
         The most that any visible z of the row may be off in float32, and so tau (it is 1-Lipschitz in z).
     nan_rows, empty_rows, undecided_rows : ndarray of bool, shape of tau
-        Rows that must be NaN; rows that must be 0; for alpha 2, rows with a z so near tau that float32 cannot tell
-        whether it is support.  The gradient jumps there, so ``d_out`` is 0 in such rows.
+        Rows that must be NaN; rows that must be 0; for alpha above 1.5, rows with a z so near tau that float32 cannot
+        tell whether it is support.  The gradient jumps there, so ``d_out`` is 0 in such rows.
     d_out : Tensor
         The gradient of the output that all implementations get, on the CPU.
     expected : dict of Expected
@@ -137,7 +137,7 @@ def truth_of(
     undecided = np.zeros(aux.tau.shape, dtype=np.bool_)
     for head in each_head(load, alpha, scale):
         row_error[head.place] = head.z_error.max(axis=-1)
-        if alpha == 2.0:
+        if alpha > 1.5:
             with np.errstate(invalid="ignore"):
                 near = np.abs(head.z - aux.tau[head.place][:, None]) <= 2.0 * head.z_error.max(axis=-1)[:, None]
             undecided[head.place] = near.any(axis=-1)

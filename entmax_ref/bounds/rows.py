@@ -12,8 +12,8 @@ from entmax_ref.bounds.model import (
 )
 from entmax_ref.reading import shown
 
-# alpha -> power, and the roundings of gap ** power with that of the gap included.
-POWERS = {1.5: (2, 3), 2.0: (1, 1)}
+# alpha -> power where kernels multiply it out.  Any other they raise with a logarithm.
+POWERS = {2.0: 1, 1.5: 2, 4.0 / 3.0: 3, 1.25: 4}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,13 +47,19 @@ class Rows:
 
 
 def as_order(function: str, alpha: Any) -> float:
-    """Return alpha as a float; raise unless it is one of `POWERS`."""
+    """Return alpha as a float; raise unless the kernels take it."""
     order = as_alpha(function, alpha)
-    if order not in POWERS:
+    if order > 2.0:
         raise ValueError(
-            f"{function}: alpha must be 1.5 or 2, the orders that the kernels know; it is {shown(alpha)}. Use one."
+            f"{function}: alpha must be at most 2, which is what the kernels take; it is {shown(alpha)}. "
+            "Use one in (1, 2]."
         )
     return order
+
+
+def power_of(alpha: float) -> float:
+    """Return ``1 / (alpha - 1)``, the integer itself where it is one of `POWERS`."""
+    return float(POWERS.get(alpha, 1.0 / (alpha - 1.0)))
 
 
 def as_matrix(function: str, name: str, array: ArrayLike, length: int) -> Floats:

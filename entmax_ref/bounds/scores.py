@@ -31,8 +31,8 @@ def exact_rows(
         As the kernels get them, that is, rounded to ``dtype`` before they are raised to float64.
     scale : float
         Multiplier of q.k.
-    alpha : {1.5, 2.0}, default 1.5
-        The orders that the kernels know.
+    alpha : float, default 1.5
+        In (1, 2]; one that is not 2, 1.5, 4 / 3 or 1.25 must be a float32 number, which is what kernels load.
     visible : array_like of bool, default True
         Broadcasts to (..., n_queries, n_keys).
     dtype : {"float32", "bfloat16", "float16"}, default "bfloat16"
@@ -49,7 +49,7 @@ def exact_rows(
     Raises
     ------
     ValueError
-        If alpha is not 1.5 or 2, or ``dtype`` is not one of the three.
+        If alpha is not in (1, 2], or ``dtype`` is not one of the three.
 
     Notes
     -----

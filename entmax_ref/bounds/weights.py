@@ -6,7 +6,7 @@ import numpy as np
 
 from entmax_ref.arguments import Floats
 from entmax_ref.bounds.model import FORMATS, SLACK, TINY, Format, Operand, U, gamma, product_gamma
-from entmax_ref.bounds.rows import POWERS, Rows
+from entmax_ref.bounds.rows import POWERS, Rows, power_of
 
 
 class Range(NamedTuple):
@@ -26,18 +26,40 @@ def margin_of(z: Floats, tau: Floats) -> Floats:
     return np.where(z > -np.inf, z - np.where(np.isfinite(tau), tau, 0.0)[..., None], -np.inf)
 
 
-def powers_of(margin: Floats, error: Floats, power: int) -> Range:
-    """Return ``max(margin, 0) ** power`` and the most that an error of the margin changes it (power >= 1 is convex)."""
-    exact = np.maximum(margin, 0.0) ** power
-    return Range(exact, np.maximum(margin + error, 0.0) ** power - exact)
+def powers_of(margin: Floats, error: Floats, power: float) -> Range:
+    """Return ``max(margin, 0) ** power`` and the most that an error of the margin changes it, up or down; power > 0."""
+    lower, exact, upper = (np.maximum(margin + moved, 0.0) ** power for moved in (-error, 0.0, error))
+    return Range(exact, np.maximum(upper - exact, exact - lower))
+
+
+def power_roundings(probs: Floats, alpha: float) -> Floats:
+    """Return how many roundings ``gap ** power`` carries that come out as ``probs``, with that of the gap.
+
+    A product of ``power`` gaps has ``2 * power - 1``.  A loaded power rounds the gap ``power`` times; with L =
+    ``abs(log(probs))``, its logarithm errs by 2 units of L, the power and two products by 3 of them, and its
+    exponential by 4 (2 ** -22).
+    """
+    if alpha in POWERS:
+        return np.full(probs.shape, 2.0 * POWERS[alpha] - 1.0)
+    size = np.abs(np.log(np.where(probs > 0.0, probs, 1.0)))
+    return np.asarray(power_of(alpha) + 5.0 * size + 4.0)
+
+
+def power_error(alpha: float) -> float:
+    """Return what `power_roundings` may do to a sum of probabilities of about 1, relatively: none of it to small ones.
+
+    ``sum(p * abs(log(p)))`` is at most the logarithm of the support; 20 is that of half a billion keys.
+    """
+    return (
+        0.0 if alpha in (1.5, 2.0) else float(gamma(2.0 * power_of(alpha) + 5.0 * 20.0 * (alpha not in POWERS) + 4.0))
+    )
 
 
 def probs_of(at: Rows) -> tuple[Range, Floats]:
     """Return the probabilities with their error in float32, and their error once rounded to the dtype."""
-    power, roundings = POWERS[at.alpha]
-    found = powers_of(margin_of(at.z, at.tau), at.z_error + at.tau_error[..., None] + U, power)
+    found = powers_of(margin_of(at.z, at.tau), at.z_error + at.tau_error[..., None] + U, power_of(at.alpha))
     within = found.exact + found.error
-    error = (found.error + gamma(roundings) * within + TINY * (within > 0.0)) * SLACK
+    error = (found.error + gamma(power_roundings(within, at.alpha)) * within + TINY * (within > 0.0)) * SLACK
     form = FORMATS[at.dtype]
     rounded = error + form.roundoff * (found.exact + error) + form.tiny * (within > 0.0)
     return Range(found.exact, error), rounded * SLACK
@@ -48,8 +70,12 @@ def sensitivity_of(at: Rows) -> Range:
     margin, error = margin_of(at.z, at.tau), at.z_error + at.tau_error[..., None] + U
     if at.alpha == 2.0:
         return Range((margin > 0.0).astype(np.float64), (np.abs(margin) <= error).astype(np.float64))
-    exact, moved = powers_of(margin, error, 1)
-    return Range(exact, (moved + U * (exact + moved)) * SLACK)
+    exact, moved = powers_of(margin, error, power_of(at.alpha) - 1.0)
+    within = exact + moved
+    if at.alpha == 1.5:
+        return Range(exact, (moved + U * within) * SLACK)
+    probs = np.maximum(margin + error, 0.0) ** power_of(at.alpha)
+    return Range(exact, (moved + gamma(power_roundings(probs, at.alpha) + 1.0) * within) * SLACK)
 
 
 def mean_of(weights: Floats, v: Floats) -> Floats:

@@ -267,7 +267,7 @@ def test_operator_with_ranges():
     ranges = ranges_for({"window_size": (9, 4)}, query, 50)
     leaves = [part.requires_grad_() for part in (query, key, value)]
     tests = ("test_schema", "test_faketensor", "test_autograd_registration")
-    torch.library.opcheck(ops.attention, (*leaves, ranges, 1.5, False, 0.25), test_utils=tests)
+    torch.library.opcheck(ops.attention, (*leaves, ranges, None, 1.5, False, 0.25), test_utils=tests)
 
 
 def test_vmap_over_lengths_is_a_loop():

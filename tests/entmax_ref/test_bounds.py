@@ -16,7 +16,7 @@ from entmax_ref import bounds, stages, threshold
 from entmax_ref.certify import certify
 
 each_alpha = pytest.mark.parametrize("alpha", [1.001, *ALPHAS])
-each_power = pytest.mark.parametrize("alpha", [1.5, 2.0])
+each_power = pytest.mark.parametrize("alpha", [1.5, 2.0, 1.25, 1.75, 1.0625])
 each_dtype = pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
 
 
@@ -103,14 +103,16 @@ def evaluate(problem, alpha, dtype, tau_step):
         part.astype(np.float32) if isinstance(part, np.ndarray) and part.dtype == np.float64 else part
         for part in problem
     )
-    power = 2 if alpha == 1.5 else 1
+    power = np.float32(1.0 / (alpha - 1.0))
     z = (query @ key.T) * np.float32(scale * (alpha - 1.0))
     row_max = np.max(np.where(visible, z, -np.inf), axis=-1).astype(np.float32)
     shifted = np.where(visible, z - row_max[:, None], -np.inf).astype(np.float32)
     tau = threshold(shifted.astype(np.float64) / (alpha - 1.0), alpha).astype(np.float32) + np.float32(tau_step)
     gap = np.maximum(shifted - tau[:, None], np.float32(0.0))
     probs = gap**power
-    sensitivity = gap if power == 2 else (gap > 0.0).astype(np.float32)
+    sensitivity = np.where(gap > 0.0, np.maximum(gap, np.float32(1e-30)) ** (power - np.float32(1.0)), 0).astype(
+        np.float32
+    )
     mass = probs.sum(axis=-1, dtype=np.float32)
     shares = rounded(probs, dtype)
     out = rounded((shares @ value) * (np.float32(1.0) / mass)[:, None], dtype)
@@ -199,7 +201,9 @@ def test_the_bound_without_a_residual_covers_the_last_step(alpha):
         bounds.exact_rows(query, key, scale=scale, alpha=alpha, visible=visible, dtype="float32", residual=residual)
         for residual in (2.0**-18, None)
     )
-    assert (without.tau_error > with_residual.tau_error).all() and (without.tau_error < 1e-4).all()
+    # Where alpha is loaded, each of the roundings of the last step has those of a logarithm besides.
+    assert (without.tau_error > with_residual.tau_error).all()
+    assert (without.tau_error < (1e-4 if alpha in (1.25, 1.5, 2.0) else 2e-4)).all()
 
 
 @each_power
@@ -222,12 +226,17 @@ def test_the_kernels_are_within_their_bounds(alpha, dtype):
     launch = pytest.importorskip("adasplash2.launch")
     if not launch.INTERPRETED:
         pytest.skip("the kernels are compiled in this process; the tests marked gpu judge them")
+    from adasplash2.problem import alphas_of
+
     problem = draw(9, dtype, n_queries=70, n_keys=150, head_dim=16)
     tensors = [torch.from_numpy(part)[None, None].to(getattr(torch, dtype)) for part in problem[:4]]
     query, key, value, d_out = tensors
-    state = launch.forward(query, key, value, alpha=alpha, is_causal=True, scale=problem[4])
+    alphas = alphas_of(alpha, query)
+    state = launch.forward(query, key, value, None, alphas, alpha=alpha, is_causal=True, scale=problem[4])
     left = (state.out, state.base, state.rest, state.block_mask, state.support)
-    after = launch.backward(d_out, query, key, value, *left, alpha=alpha, is_causal=True, scale=problem[4])
+    after = launch.backward(
+        d_out, query, key, value, *left, None, alphas, alpha=alpha, is_causal=True, scale=problem[4]
+    )
     found = {name: getattr(state, name) for name in ("base", "rest", "mass", "out")}
     found |= {name: getattr(after, name) for name in ("d_query", "d_key", "d_value")}
     found = {name: tensor.double().numpy()[0, 0] for name, tensor in found.items()}
@@ -244,7 +253,7 @@ def test_gammas():
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
-    [({"alpha": 1.75}, "alpha must be 1.5 or 2"), ({"dtype": "float64"}, "dtype must be one of float32, bfloat16")],
+    [({"alpha": 2.75}, "alpha must be at most 2"), ({"dtype": "float64"}, "dtype must be one of float32, bfloat16")],
 )
 def test_a_bad_argument_of_exact_rows_is_named(arguments, message):
     with pytest.raises(ValueError, match=f"^exact_rows: {message}"):

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from lemmas import lemma
 from profiles import examples
-from staged import DEVICE, PATHS, U, backward, score_matrices, staged
+from staged import ALPHAS, DEVICE, PATHS, U, backward, score_matrices, staged
 
 from entmax_ref import stages
 
@@ -16,7 +16,7 @@ from entmax_ref import stages
 @examples(15)
 @given(
     z=score_matrices(max_queries=40),
-    alpha=st.sampled_from([1.5, 2.0]),
+    alpha=st.sampled_from(ALPHAS),
     is_causal=st.booleans(),
     path=st.sampled_from(sorted(PATHS)),
 )

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from profiles import examples
-from staged import DEVICE, PATHS, TILE, backward, score_matrices, staged
+from staged import ALPHAS, DEVICE, PATHS, TILE, backward, score_matrices, staged
 
 from adasplash2 import launch
 from adasplash2.problem import ROW_ENTRIES, Problem, index_type
@@ -38,7 +38,7 @@ def spans(pool, firsts, counts):
 
 
 @examples(15)
-@given(z=score_matrices(max_queries=70), alpha=st.sampled_from([1.5, 2.0]), is_causal=st.booleans())
+@given(z=score_matrices(max_queries=70), alpha=st.sampled_from(ALPHAS), is_causal=st.booleans())
 def test_pool_and_columns_hold_the_support_and_nothing_else(z, alpha, is_causal):
     run = staged(z, alpha, is_causal=is_causal, **BY_KEYS)
     live = run.z - np.where(np.isfinite(run.tau()), run.tau(), np.inf)[:, None] > 0.0

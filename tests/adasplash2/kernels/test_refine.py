@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from lemmas import lemma
 from profiles import examples
-from staged import PATHS, TILE, U, score_matrices, staged, tile_any
+from staged import ALPHAS, PATHS, TILE, U, score_matrices, staged, tile_any
 
 import entmax_ref
 from adasplash2.problem import MAX_PASSES
@@ -19,7 +19,7 @@ SUM_ERROR = (TILE + 8) * U
 @lemma("residual_bound", "refine_loop_certifies", "computed_mass_certifies")
 @lemma("pair_exact")
 @examples(20)
-@given(z=score_matrices(), alpha=st.sampled_from([1.5, 2.0]), is_causal=st.booleans())
+@given(z=score_matrices(), alpha=st.sampled_from(ALPHAS), is_causal=st.booleans())
 def test_tau_is_certified_and_near_the_exact_threshold(z, alpha, is_causal):
     run = staged(z, alpha, is_causal=is_causal, **PATHS["many"])
     top = run.row("dense", "row_max")
@@ -59,9 +59,7 @@ def test_one_key_that_leads_by_far_converges():
 
 @lemma("block_mask_superset")
 @examples(20)
-@given(
-    z=score_matrices(), alpha=st.sampled_from([1.5, 2.0]), is_causal=st.booleans(), path=st.sampled_from(sorted(PATHS))
-)
+@given(z=score_matrices(), alpha=st.sampled_from(ALPHAS), is_causal=st.booleans(), path=st.sampled_from(sorted(PATHS)))
 def test_no_block_with_support_is_lost(z, alpha, is_causal, path):
     run = staged(z, alpha, is_causal=is_causal, **PATHS[path])
     kept = run.mask("output")
@@ -75,7 +73,7 @@ def test_no_block_with_support_is_lost(z, alpha, is_causal, path):
 
 @lemma("mask_bound_float")
 @examples(60)
-@given(z=score_matrices(), alpha=st.sampled_from([1.5, 2.0]), at=st.floats(0.0, 1.0), seed=st.integers(0, 99))
+@given(z=score_matrices(), alpha=st.sampled_from(ALPHAS), at=st.floats(0.0, 1.0), seed=st.integers(0, 99))
 def test_lower_bound_survives_the_error_of_its_sums(z, alpha, at, seed):
     """The bound of kernels/refine.py, from sums off by as much as float32 allows, lies at or left of tau."""
     wide = z.astype(np.float64) - z.max(axis=1, keepdims=True)

@@ -13,7 +13,7 @@ from staged import DEVICE, U, score_matrices
 
 import entmax_ref
 from adasplash2 import row_launch
-from adasplash2.kernels.any_power import log_of
+from adasplash2.kernels.logarithm import log_of
 from adasplash2.problem import MAX_PASSES
 from adasplash2.reference.movement import jacobian_product, of_alpha
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from profiles import examples
-from staged import TILE, live_keys, own_places, score_matrices, staged
+from staged import ALPHAS, TILE, live_keys, own_places, score_matrices, staged
 
 from adasplash2.problem import ROW_KEYS
 
@@ -24,7 +24,7 @@ def scored_keys(run, row):
 
 
 @examples(15)
-@given(z=score_matrices(), alpha=st.sampled_from([1.5, 2.0]), is_causal=st.booleans())
+@given(z=score_matrices(), alpha=st.sampled_from(ALPHAS), is_causal=st.booleans())
 def test_each_live_key_is_scored_once_and_in_order(z, alpha, is_causal):
     run = staged(z, alpha, is_causal=is_causal, row_entries=70, shared_words=2**20)
     if run.problem.tiles_at_once < run.problem.n_tiles:

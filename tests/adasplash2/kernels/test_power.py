@@ -1,0 +1,147 @@
+"""Are powers, steps and roots right for every alpha, those that kernels are compiled for and those that they load?"""
+
+import numpy as np
+import pytest
+import torch
+import triton
+import triton.language as tl
+from hypothesis import given
+from hypothesis import strategies as st
+from lemmas import lemma
+from profiles import examples
+from staged import ALPHAS, DEVICE, U
+
+import entmax_ref
+from adasplash2.kernels.alpha_weight import alpha_weight
+from adasplash2.kernels.power import (
+    active_set_step,
+    counted_root,
+    gap_curve,
+    gap_probs,
+    gap_sensitivity,
+    load_order,
+    norm_step,
+    unit_scale,
+)
+from adasplash2.problem import POWERS
+from entmax_ref import stages
+from entmax_ref.stages.histogram import histogram_root
+
+each_alpha = pytest.mark.parametrize("alpha", (*ALPHAS, 1.5 + 2.0**-10, 1.9375, 1.0078125))
+N = 64
+
+
+def loaded(alpha):
+    """Return what a kernel gets of an alpha: the power that it is compiled for, and where it loads alpha from."""
+    power = POWERS.get(alpha, 0)
+    return {"POWER": power, "alphas_ptr": None if power else torch.tensor([alpha], device=DEVICE)}
+
+
+@triton.jit
+def powers_kernel(gap_ptr, out_ptr, alphas_ptr, POWER: tl.constexpr, N: tl.constexpr):
+    keys = tl.arange(0, N)
+    order = load_order(alphas_ptr, 0, POWER)
+    gap = tl.load(gap_ptr + keys)
+    tl.store(out_ptr + keys, gap_probs(gap, order, POWER))
+    tl.store(out_ptr + N + keys, gap_sensitivity(gap, order, POWER))
+    tl.store(out_ptr + 2 * N + keys, gap_curve(gap, order, POWER))
+    tl.store(out_ptr + 3 * N + keys, keys * 0.0 + unit_scale(2.0, order, POWER))
+
+
+@each_alpha
+def test_powers_of_gaps_are_right_to_their_roundings(alpha):
+    rng = np.random.default_rng(0)
+    gap = np.concatenate([rng.uniform(0, 1, 30), 1.0 - 2.0 ** -rng.uniform(1, 24, 16), 2.0 ** -rng.uniform(1, 40, 15)])
+    gap = np.append(gap, [0.0, np.nan, 1.0]).astype(np.float32)
+    out = torch.empty(4, N, device=DEVICE)
+    powers_kernel[(1,)](torch.from_numpy(gap).to(DEVICE), out, N=N, **loaded(alpha))
+    found = out.double().cpu().numpy()
+    power = 1.0 / (alpha - 1.0)
+    wide = gap.astype(np.float64)
+    live = wide > 0.0
+    safe = np.where(live, wide, 1.0)
+    # The logarithm's 2 units, the power's rounding and two products, the exponential; products of gaps have fewer.
+    for row, exponent in enumerate((power, power - 1.0, max(power - 2.0, 0.0) if power in (1, 2) else power - 2.0)):
+        exact = np.where(live, safe**exponent, wide if row < 2 else 0.0)
+        size = np.abs(exponent * np.log(safe)) + np.abs(np.log(safe) * power)
+        np.testing.assert_array_less(
+            abs(found[row] - exact)[:-2], 2.0**-126 + (12.0 + 8.0 * size)[:-2] * U * abs(exact[:-2])
+        )
+        assert found[row][-1] == 1.0
+    assert np.isnan(found[:2, -2]).all() and (found[:, -3][:3] == 0.0).all()
+    assert (found[3] == 2.0 * (1.0 if alpha in POWERS else alpha - 1.0)).all()
+
+
+def test_alpha_outside_of_its_range_is_nan():
+    for alpha in (1.0, 0.5, 2.5, float("nan"), float("inf")):
+        out = torch.zeros(4, N, device=DEVICE)
+        powers_kernel[(1,)](torch.full((N,), 0.5, device=DEVICE), out, torch.tensor([alpha], device=DEVICE), 0, N)
+        assert out[3].isnan().all()
+
+
+@triton.jit
+def steps_kernel(sums_ptr, out_ptr, alphas_ptr, POWER: tl.constexpr, N: tl.constexpr):
+    rows = tl.arange(0, N)
+    order = load_order(alphas_ptr, 0, POWER)
+    mass, slope, curve = tl.load(sums_ptr + rows), tl.load(sums_ptr + N + rows), tl.load(sums_ptr + 2 * N + rows)
+    tl.store(out_ptr + rows, norm_step(mass, slope, order, POWER))
+    tl.store(out_ptr + N + rows, active_set_step(mass, slope, curve, order, POWER))
+
+
+@lemma("newton_norm_left")
+@each_alpha
+def test_steps_are_the_specified_ones(alpha):
+    rng = np.random.default_rng(1)
+    rows = -rng.exponential(size=(N, 40)) * 10.0 ** rng.uniform(-3, 0, (N, 1))
+    rows[:, 0] = 0.0
+    exact = entmax_ref.threshold(rows / (alpha - 1.0), alpha)
+    tau = np.maximum(exact + rng.choice([-1e-2, -1e-4, 1e-5, 1e-3], N), -1.0)
+    sums = [part.astype(np.float32) for part in stages.sums(rows, np.minimum(tau, -1e-6), alpha)]
+    out = torch.empty(2, N, device=DEVICE)
+    steps_kernel[(1,)](torch.tensor(np.stack(sums), device=DEVICE), out, N=N, **loaded(alpha))
+    mass, slope, curve = (part.astype(np.float64) for part in sums)
+    wanted = stages.norm_step(mass, slope, alpha), stages.active_set_step(mass, slope, curve, alpha)
+    for found, step in zip(out.double().cpu().numpy(), wanted, strict=True):
+        there = np.isfinite(step)
+        # Relative to the step, and near mass 1 to the rounding of the mass.
+        allowed = 64 * U * abs(step) + 16 * U * (mass + 1.0) / slope
+        assert (abs(found - step)[there] <= allowed[there]).all()
+
+
+@triton.jit
+def root_kernel(counts_ptr, knots_ptr, out_ptr, alphas_ptr, POWER: tl.constexpr, ROWS: tl.constexpr, N: tl.constexpr):
+    rows, bins = tl.arange(0, ROWS), tl.arange(0, N)
+    counts, knots = tl.load(counts_ptr + rows[:, None] * N + bins[None, :]), tl.load(knots_ptr + bins)
+    tl.store(out_ptr + rows, counted_root(counts, knots[None, :], load_order(alphas_ptr, 0, POWER), POWER))
+
+
+@lemma("newton_norm_left", "newton_stops_at_tau")
+@examples(60)
+@given(alpha=st.sampled_from(ALPHAS), seed=st.integers(0, 2**32 - 1), most=st.integers(0, 20))
+def test_the_root_of_counts_is_that_of_the_counted_row(alpha, seed, most):
+    rng = np.random.default_rng(seed)
+    knots = np.sort(rng.uniform(0, 1, 16)).astype(np.float32)
+    counts = (rng.integers(0, 2**most + 1, (4, 16)) * rng.integers(0, 2, (4, 16))).astype(np.float32)
+    out = torch.empty(4, device=DEVICE)
+    root_kernel[(1,)](
+        torch.from_numpy(counts).to(DEVICE), torch.from_numpy(knots).to(DEVICE), out, ROWS=4, N=16, **loaded(alpha)
+    )
+    exact = histogram_root(counts.astype(np.float64), np.tile(knots.astype(np.float64), (4, 1)), alpha)
+    # kernels/histogram.py: ROOT_ERROR
+    assert (abs(out.double().cpu().numpy() - exact) <= 2.0**-18 * exact).all()
+
+
+@triton.jit
+def weight_kernel(probs_ptr, out_ptr, step, N: tl.constexpr):
+    keys = tl.arange(0, N)
+    tl.store(out_ptr + keys, alpha_weight(tl.load(probs_ptr + keys), step))
+
+
+@pytest.mark.parametrize("step", [1.0, 0.5, 0.25, 2.0**-7])
+def test_alpha_moves_scores_by_these_weights(step):
+    probs = np.geomspace(1e-6, 1.0, N).astype(np.float32)
+    out = torch.empty(N, device=DEVICE)
+    weight_kernel[(1,)](torch.from_numpy(probs).to(DEVICE), out, step, N)
+    gap = probs.astype(np.float64) ** step
+    exact = -(1.0 - gap + gap * np.log(gap)) / step**2
+    np.testing.assert_allclose(out.double().cpu().numpy(), exact, rtol=2.0**-18, atol=2.0**-24)
