@@ -50,9 +50,9 @@ TARGETS = {
     "gfx942": Target(GPUTarget("hip", "gfx942", 64), 64 * 1024),
 }
 
-# Bytes of local memory per thread: some twenty scalars parked across a loop cost nothing that can be measured, and
-# which scalars the assembler parks changes with its version.  A tile that does not fit spills hundreds.
-SPILL_LIMIT = 96
+# Bytes of local memory per thread: sixteen scalars parked across a loop cost nothing that can be measured, and which
+# scalars the assembler parks changes with its version.  A tile that does not fit spills hundreds.
+SPILL_LIMIT = 64
 # Where a measurement chose the row of the launch table, more programs at a time were worth it.
 TIMED_SPILL_LIMIT = 512
 

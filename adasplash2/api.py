@@ -9,7 +9,7 @@ import torch
 from . import mask_ranges, reference
 from .arguments import accept, check_operands
 from .operands import Folded, autocast, fold, unfold, widen
-from .problem import MAX_HEAD_DIM, Problem, alphas_of
+from .problem import MAX_HEAD_DIM, Problem, alphas_of, check_order
 from .visible import Visibility, as_mask, combined_mask, intersection, ranges_of, visible_blocks
 
 
@@ -337,11 +337,7 @@ def _run_kernels(
 
 def _check_kernels(query: torch.Tensor, value: torch.Tensor, alpha: float) -> None:
     """Raise where only the reference path can serve the call."""
-    if alpha > 2.0:
-        raise ValueError(
-            f"entmax_attention: alpha is {alpha}; the fused kernels take any above 1 up to 2. "
-            f"Use impl='reference', which takes any alpha above 1."
-        )
+    check_order("entmax_attention", alpha)
     if query.dtype == torch.float64:
         raise TypeError(
             "entmax_attention: query is float64; the fused kernels take float32, bfloat16 and float16. "

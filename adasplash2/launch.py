@@ -7,7 +7,6 @@ and are compiled ahead of time (over tensors without storage) by ``aot``.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -246,12 +245,26 @@ def backward_calls(
     scored |= {"base_ptr": base, "rest_ptr": rest, "delta_ptr": state.delta, "scale": problem.scale}
     scored |= {"alphas_ptr": alphas}
     of_queries = {"out": operand(out), "d_query": operand(state.d_query)}
-    of_alpha = {"d_alpha_ptr": state.d_alpha if state.d_alpha.numel() else None}
+    d_alpha = {"d_alpha_ptr": state.d_alpha if state.d_alpha.numel() else None}
     listed = _ranges(ranges) | _lists(state.kept) | {"counts_ptr": support.counts, "used_ptr": support.used}
     listed |= {"support_capacity": problem.support_capacity, "tile_pairs": problem.tile_pairs}
     by_key = {name: shape[name] for name in shape if name != "heads"} | {"kv_heads": problem.kv_heads}
     heads = problem.batch * problem.heads
     n_words, n_transposed_words = problem.mask_shape[2], problem.transposed_shape[2]
+    of_alpha = []
+    if state.d_alpha.numel():
+        unscaled = {name: argument for name, argument in scored.items() if name != "scale"}
+        of_alpha.append(
+            Call(
+                "backward_alpha",
+                backward_alpha_kernel,
+                heads * problem.n_query_blocks,
+                launch.backward_dq,
+                backend,
+                unscaled | shape | listed | d_alpha,
+                constants,
+            )
+        )
     return [
         _kept_lists(problem, block_mask, state.kept, ranges),
         Call(
@@ -263,18 +276,7 @@ def backward_calls(
             scored | shape | listed | of_queries,
             constants,
         ),
-        *(
-            Call(
-                "backward_alpha",
-                backward_alpha_kernel,
-                heads * problem.n_query_blocks,
-                dataclasses.replace(launch.backward_dq, stages=1),
-                backend,
-                {name: argument for name, argument in scored.items() if name != "scale"} | shape | listed | of_alpha,
-                constants,
-            )
-            for _ in range(state.d_alpha.numel() > 0)
-        ),
+        *of_alpha,
         Call(
             "block_mask_transpose",
             block_mask_transpose_kernel,
@@ -293,7 +295,7 @@ def backward_calls(
         ),
         _block_lists(problem, state.transposed, state.keeping, ranges, by_keys=True),
         *(
-            _backward_calls_by_keys(problem, scored, of_queries | of_alpha, support, state, ranges)
+            _backward_calls_by_keys(problem, scored, of_queries | d_alpha, support, state, ranges)
             if problem.by_keys
             else ()
         ),
@@ -456,13 +458,10 @@ def forward(
     given = signed(as_operand(query), scale), as_operand(key), as_operand(value)
     state = empty_forward(problem, given[0])
 
-    given_besides, besides_of = _given(ranges, alphas)
-
     def calls_of(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *besides: torch.Tensor) -> list[Call]:
-        return forward_calls(problem, query, key, value, state, *besides_of(besides))
+        return forward_calls(problem, query, key, value, state, *besides)
 
-    numbers = _numbers(problem, ranges)
-    starts.run(("forward", *numbers), (*given, *given_besides), tensors_of(state), calls_of)
+    starts.run(("forward", *_numbers(problem)), (*given, _as_read(ranges), alphas), tensors_of(state), calls_of)
     return dataclasses.replace(state, out=state.out.to(query.dtype))
 
 
@@ -489,16 +488,15 @@ def backward(
     operands = signed(as_operand(query), scale), as_operand(key), as_operand(value)
     state = empty_backward(problem, *operands, of_alpha=of_alpha)
     parts = tensors_of(support)
-    given_besides, besides_of = _given(ranges, alphas)
-    given = (as_operand(d_out), *operands, as_operand(out), base, rest, block_mask, *parts, *given_besides)
+    given = (as_operand(d_out), *operands, as_operand(out), base, rest, block_mask, *parts, _as_read(ranges), alphas)
 
     def calls_of(d_out: torch.Tensor, *given: torch.Tensor) -> list[Call]:
         query, key, value, out, base, rest, mask, *others = given
         support = Support(*others[: len(parts)])
-        besides = besides_of(others[len(parts) :])
+        besides = others[len(parts) :]
         return backward_calls(problem, d_out, query, key, value, out, base, rest, mask, support, state, *besides)
 
-    starts.run(("backward", of_alpha, *_numbers(problem, ranges)), given, tensors_of(state), calls_of)
+    starts.run(("backward", of_alpha, *_numbers(problem)), given, tensors_of(state), calls_of)
     return dataclasses.replace(
         state,
         d_query=signed(state.d_query, scale).to(query.dtype),
@@ -507,25 +505,14 @@ def backward(
     )
 
 
-def _given(
-    ranges: torch.Tensor | None, alphas: torch.Tensor | None
-) -> tuple[tuple[torch.Tensor, ...], Callable[[Sequence[torch.Tensor]], list[torch.Tensor | None]]]:
-    """Return those of both that are there, as kernels read them, and what makes both of such tensors again."""
-    if ranges is not None and ranges.stride()[1:] != (2, 1):
-        ranges = ranges.contiguous()
-    both = ranges, alphas
-    there = [one is not None for one in both]
-
-    def besides_of(given: Sequence[torch.Tensor]) -> list[torch.Tensor | None]:
-        left = iter(given)
-        return [next(left) if is_there else None for is_there in there]
-
-    return tuple(one for one in both if one is not None), besides_of
+def _as_read(ranges: torch.Tensor | None) -> torch.Tensor | None:
+    """Return ranges with those of an item one behind the other, as kernels read them."""
+    return ranges if ranges is None or ranges.stride()[1:] == (2, 1) else ranges.contiguous()
 
 
-def _numbers(problem: Problem, ranges: torch.Tensor | None) -> tuple[Any, ...]:
+def _numbers(problem: Problem) -> tuple[Any, ...]:
     """Return what decides the stages besides the operands."""
-    return problem.alpha, problem.scale, problem.is_causal, ranges is None
+    return problem.alpha, problem.scale, problem.is_causal
 
 
 def _shape(problem: Problem) -> dict[str, Any]:

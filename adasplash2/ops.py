@@ -131,8 +131,7 @@ def _attention_backward(
         scale=scale,
         of_alpha=of_alpha,
     )
-    d_alphas = state.d_alpha.sum(-1) if of_alpha else state.d_alpha.new_empty(query.shape[0], 0)
-    return state.d_query, state.d_key, state.d_value, d_alphas
+    return state.d_query, state.d_key, state.d_value, state.d_alpha.sum(-1) if of_alpha else state.d_alpha
 
 
 attention_backward = torch.library.custom_op("adasplash2::attention_backward", _attention_backward, mutates_args=())

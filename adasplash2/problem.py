@@ -242,6 +242,9 @@ LAUNCH = {
     ("hip", 4, 128): _square(16, Program(4, 1), Program(2, 1), _UNTIMED),
     ("hip", 4, 256): _square(16, Program(4, 1), Program(4, 1), _UNTIMED),
 }
+# The powers of an alpha that is loaded leave fewer registers to the tile that is in these.
+LAUNCH["sm_100", 2, 64] = dataclasses.replace(LAUNCH["cuda", 2, 64], backward_dkdv=Program(8, 2))
+LAUNCH["sm_100", 2, 256] = dataclasses.replace(LAUNCH["cuda", 2, 256], backward_dkdv_mixed=Program(8, 1))
 # Without a compiler the tile only sets how much a NumPy call does.
 INTERPRETER = _square(64, Program(4, 1), Program(4, 1), "the interpreter has no registers to spill")
 
@@ -278,6 +281,19 @@ def _has_cuda() -> bool:
 def _cuda_arch(index: int) -> str:
     major, minor = torch.cuda.get_device_capability(index)
     return f"sm_{major}{minor}"
+
+
+def check_order(caller: str, alpha: float) -> None:
+    """Raise ValueError for an alpha above 1 that the kernels do not take."""
+    if alpha > 2.0:
+        raise ValueError(
+            f"{caller}: alpha is {alpha}; the kernels take 1 < alpha <= 2. "
+            f"Use impl='reference', which takes any alpha above 1."
+        )
+    if alpha <= 1.0 + 2.0**-24:
+        raise ValueError(
+            f"{caller}: alpha is {alpha}, which is 1 in float32, in which the kernels have it. Use impl='reference'."
+        )
 
 
 def tolerance_of(dtype: torch.dtype, alpha: float) -> float:

@@ -9,6 +9,8 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
+from .problem import check_order
+
 Implementation = Literal["triton", "reference"]
 DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 # Tuples, because torch.compile does not trace unions of types.
@@ -106,15 +108,8 @@ def as_impl(caller: str, impl: Any, tensor: torch.Tensor, order: float | torch.T
             f"{caller}: input is float64; the kernels take float32, bfloat16 and float16. "
             f"Convert it, or use impl='reference'."
         )
-    if not isinstance(order, torch.Tensor) and order > 2.0:
-        raise ValueError(
-            f"{caller}: alpha is {order}; the kernels take 1 < alpha <= 2. "
-            f"Use impl='reference', which takes any alpha above 1."
-        )
-    if not isinstance(order, torch.Tensor) and order <= 1.0 + 2.0**-24:
-        raise ValueError(
-            f"{caller}: alpha is {order}, which is 1 in float32, in which the kernels have it. Use impl='reference'."
-        )
+    if not isinstance(order, torch.Tensor):
+        check_order(caller, order)
     from .launch import INTERPRETED
 
     if not (tensor.is_cuda or tensor.is_meta or INTERPRETED):

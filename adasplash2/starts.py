@@ -56,7 +56,7 @@ class Call:
 
 def run(
     numbers: tuple[Hashable, ...],
-    given: Sequence[torch.Tensor],
+    given: Sequence[torch.Tensor | None],
     fresh: Iterable[torch.Tensor],
     calls_of: Callable[..., Sequence[Call]],
 ) -> None:
@@ -66,22 +66,24 @@ def run(
     ----------
     numbers : tuple
         All that decides the calls besides the tensors.
-    given : sequence of Tensor
-        Tensors from outside, in any layout.
+    given : sequence of Tensor or None
+        Tensors from outside, in any layout; the first is there, any other may not be.
     fresh : iterable of Tensor
         Tensors allocated for these calls, whose layouts follow from the numbers and the layouts of ``given``.
     calls_of : callable
         Returns the calls when it is given tensors in the place of ``given``, each another object.
     """
-    with device_of(given[0]):
+    first = given[0]
+    assert first is not None
+    with device_of(first):
         tensors = (*given, *fresh)
-        key = (given[0].device, numbers, *map(_layout, given))
+        key = (first.device, numbers, *map(_layout, given))
         plan = _plans.get(key)
         if plan is not None:
             plan.run(tensors)
             return
         # A tensor that is given twice has one place in a plan for each.
-        distinct = [tensor.detach() for tensor in given]
+        distinct = [None if tensor is None else tensor.detach() for tensor in given]
         calls = calls_of(*distinct)
         compiled = [call.run() for call in calls]
         if not any(isinstance(call.kernel, InterpretedFunction) for call in calls):
@@ -113,7 +115,7 @@ class _Plan:
     stays: tuple[Any, ...]
 
     @classmethod
-    def of(cls, calls: Sequence[Call], compiled: Sequence[Any], tensors: Sequence[torch.Tensor]) -> _Plan:
+    def of(cls, calls: Sequence[Call], compiled: Sequence[Any], tensors: Sequence[torch.Tensor | None]) -> _Plan:
         places = {id(tensor): place for place, tensor in enumerate(tensors)}
         begun = [(call, kernel) for call, kernel in zip(calls, compiled, strict=True) if call.programs]
         arguments = [
@@ -142,7 +144,7 @@ class _Plan:
         )
         return cls(starts, tuple(operands), tuple(value for _, value in stays))
 
-    def run(self, tensors: Sequence[torch.Tensor]) -> None:
+    def run(self, tensors: Sequence[torch.Tensor | None]) -> None:
         """Start the kernels on tensors in the places of those that the plan was made of."""
         values = [*tensors, *[(tensors[place], *strides) for place, strides in self.operands], *self.stays]
         stream = driver.active.get_current_stream(driver.active.get_current_device())
@@ -153,7 +155,9 @@ class _Plan:
 _plans: dict[Hashable, _Plan] = {}
 
 
-def _layout(tensor: torch.Tensor) -> tuple[Hashable, ...]:
-    """Return what Triton compiles for, of a tensor, and what decides grids and numbers."""
+def _layout(tensor: torch.Tensor | None) -> tuple[Hashable, ...]:
+    """Return what Triton compiles for, of a tensor, and what decides grids and numbers; nothing if it is not there."""
+    if tensor is None:
+        return ()
     layout = tensor.dtype, tensor.shape, tensor.stride(), tensor.data_ptr() % 16
     return (*layout, tensor.untyped_storage().nbytes() < _SMALL_MEMORY) if _ASKS_SIZES else layout

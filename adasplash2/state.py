@@ -137,7 +137,7 @@ def empty_backward(
     return BackwardState(
         kept=empty_lists(problem.list_shape, device),
         delta=torch.empty(problem.row_shape, dtype=torch.float32, device=device),
-        d_alpha=torch.empty(problem.row_shape if of_alpha else (0,), dtype=torch.float32, device=device),
+        d_alpha=torch.empty(problem.row_shape if of_alpha else (problem.batch, 0), dtype=torch.float32, device=device),
         transposed=torch.empty(problem.transposed_shape, dtype=torch.int32, device=device),
         keeping=empty_lists(problem.transposed_list_shape, device),
         column_counts=torch.zeros(by_key, dtype=torch.int32, device=device),

@@ -7,7 +7,7 @@ float32, of a shape that broadcasts to the argument.
 import triton
 import triton.language as tl
 
-from .power import gap_probs, gap_sensitivity, loaded_probs
+from .power import gap_probs, gap_sensitivity, loaded_probs, loaded_sensitivity
 
 
 @triton.jit
@@ -44,5 +44,5 @@ def sensitivity_of(gap, probs, POWER: tl.constexpr):
     if POWER > 0:
         sensitivity = gap_sensitivity(gap, (probs, probs), POWER)
     else:
-        sensitivity = tl.where(gap > 0.0, probs / tl.where(gap > 0.0, gap, 1.0), gap)
+        sensitivity = loaded_sensitivity(gap, probs)
     return sensitivity

@@ -3,9 +3,9 @@
 import triton
 import triton.language as tl
 
-from .alpha_weight import alpha_weight
+from .alpha_weight import gap_weight
 from .lists import list_pointers, listed, load_numbers
-from .power import gap_probs, gap_sensitivity, load_order, unit_scale
+from .power import gap_sensitivity, load_order, unit_scale
 from .support import goes_by_keys
 from .tile import above, has_threshold, inner_products, operand_rows, operand_tile, positive, query_place, row_offsets
 from .visible import seen_keys, seen_tile, visible_tile
@@ -53,6 +53,6 @@ def backward_alpha_kernel(
         v = seen_tile(value, ranges, batch, head // group, key_start, first_key, end_key, BLOCK_N, BLOCK_D, HEAD_DIM)
         visible = visible_tile(ranges, batch, query_start, key_start, n_queries, n_keys, IS_CAUSAL, BLOCK_M, BLOCK_N)
         gap = tl.where(visible, positive(above(inner_products(q, k), z_scale, base, rest)), 0.0)
-        weight = gap_sensitivity(gap, order, POWER) * alpha_weight(gap_probs(gap, order, POWER), order[1])
+        weight = gap_sensitivity(gap, order, POWER) * gap_weight(gap, order[1])
         d_alpha += tl.sum(tl.where(gap == 0.0, 0.0, weight * (inner_products(grad, v) - delta[:, None])), axis=1)
     tl.store(d_alpha_ptr + offsets, d_alpha, mask=exists)

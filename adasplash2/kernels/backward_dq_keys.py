@@ -6,8 +6,8 @@ Products are float32 sums over gathered rows: nothing is rounded to the dtype bu
 import triton
 import triton.language as tl
 
-from .alpha_weight import alpha_weight
-from .power import gap_probs, gap_sensitivity, load_order, unit_scale
+from .alpha_weight import gap_weight
+from .power import gap_sensitivity, load_order, unit_scale
 from .support import goes_by_keys, load_index, load_spans
 from .tile import above_single, operand_gather, operand_tile, positive, query_place, row_offsets, store_operand_tile
 
@@ -60,7 +60,7 @@ def backward_dq_keys_kernel(
         slope += sensitivity
         moment += d_score
         if d_alpha_ptr is not None:
-            weight = alpha_weight(gap_probs(gap, order, POWER), order[1])
+            weight = gap_weight(gap, order[1])
             tilted += d_score * weight
             tilt += sensitivity * weight
         lifted += d_score[:, None] * k

@@ -38,11 +38,22 @@ def unit_scale(z_scale, order, POWER: tl.constexpr):
 
 
 @triton.jit
+def log_of_gap(gap, short):
+    """Return ``log(gap)``, float32, any shape, ``short = 1 - gap``; where gap is not positive, anything finite."""
+    near = short < 0.25
+    return tl.where(near, log_one_plus(tl.where(near, -short, 0.0)), log_of(tl.where(gap > 0.0, gap, 1.0)))
+
+
+@triton.jit
 def loaded_probs(gap, short, power):
     """Return ``gap ** power``; float32, any shape, gap >= 0 and ``short = 1 - gap``.  NaN stays NaN."""
-    near = short < 0.25
-    log_gap = tl.where(near, log_one_plus(tl.where(near, -short, 0.0)), log_of(tl.where(gap > 0.0, gap, 1.0)))
-    return tl.where(gap > 0.0, tl.exp2(log_gap * (power * LOG2_E)), gap)
+    return tl.where(gap > 0.0, tl.exp2(log_of_gap(gap, short) * (power * LOG2_E)), gap)
+
+
+@triton.jit
+def loaded_sensitivity(gap, probs):
+    """Return ``gap ** (power - 1)`` on the support and 0 outside, given `loaded_probs`; float32.  NaN stays NaN."""
+    return tl.where(gap > 0.0, probs / tl.where(gap > 0.0, gap, 1.0), gap)
 
 
 @triton.jit
@@ -77,8 +88,7 @@ def gap_sensitivity(gap, order, POWER: tl.constexpr):
     elif POWER == 4:
         sensitivity = gap * gap * gap
     else:
-        probs = loaded_probs(gap, 1.0 - gap, order[0])
-        sensitivity = tl.where(gap > 0.0, probs / tl.where(gap > 0.0, gap, 1.0), gap)
+        sensitivity = loaded_sensitivity(gap, loaded_probs(gap, 1.0 - gap, order[0]))
     return sensitivity
 
 

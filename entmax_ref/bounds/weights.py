@@ -50,9 +50,10 @@ def power_error(alpha: float) -> float:
 
     ``sum(p * abs(log(p)))`` is at most the logarithm of the support; 20 is that of half a billion keys.
     """
-    return (
-        0.0 if alpha in (1.5, 2.0) else float(gamma(2.0 * power_of(alpha) + 5.0 * 20.0 * (alpha not in POWERS) + 4.0))
-    )
+    if alpha in (1.5, 2.0):
+        return 0.0  # `sum_gamma` has their roundings
+    logarithms = 0.0 if alpha in POWERS else 5.0 * 20.0
+    return float(gamma(2.0 * power_of(alpha) + logarithms + 4.0))
 
 
 def probs_of(at: Rows) -> tuple[Range, Floats]:

@@ -93,7 +93,8 @@ BAD = [
 ]
 
 ON_KERNELS = [
-    (tensors(), {"alpha": 2.25}, ValueError, r"alpha is 2.25.*above 1 up to 2.*impl='reference'"),
+    (tensors(), {"alpha": 2.25}, ValueError, r"alpha is 2.25; the kernels take 1 < alpha <= 2.*impl='reference'"),
+    (tensors(), {"alpha": 1.0 + 2.0**-30}, ValueError, r"alpha is 1.0.*which is 1 in float32.*impl='reference'"),
     (tensors(dtype=torch.float64), {}, TypeError, r"query is float64.*impl='reference'"),
     (tensors(*[(1, 1, 8, 257)] * 3), {}, ValueError, r"query has head_dim 257.*1 to 256.*impl='reference'"),
     (tensors(value=(2, 2, 8, 257)), {}, ValueError, r"value has head_dim 257.*1 to 256.*impl='reference'"),

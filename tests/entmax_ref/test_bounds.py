@@ -13,6 +13,7 @@ from profiles import examples
 
 import entmax_ref
 from entmax_ref import bounds, stages, threshold
+from entmax_ref.bounds.rows import POWERS
 from entmax_ref.certify import certify
 
 each_alpha = pytest.mark.parametrize("alpha", [1.001, *ALPHAS])
@@ -258,3 +259,8 @@ def test_gammas():
 def test_a_bad_argument_of_exact_rows_is_named(arguments, message):
     with pytest.raises(ValueError, match=f"^exact_rows: {message}"):
         bounds.exact_rows(np.ones((2, 3)), np.ones((4, 3)), scale=1.0, **arguments)
+
+
+def test_powers_that_are_multiplied_out_are_those_that_kernels_are_compiled_for():
+    problem = pytest.importorskip("adasplash2.problem", reason="needs torch")
+    assert problem.POWERS == POWERS
