@@ -154,7 +154,9 @@ def _calls_by_keys(
     launch, backend, tile = _launch(problem, ranges), problem.backend, _tile(problem)
     keys = {"KEYS": min(32, launch.dense_n)}
     scratch = {"entries_ptr": state.entries, "counts_ptr": state.counts, "row_places": problem.row_places}
-    n_live, numbers = {"n_live_ptr": state.n_live}, {"numbers_ptr": state.candidates.numbers}
+    n_live = {"n_live_ptr": state.n_live, "n_wide_ptr": state.n_wide}
+    n_wide, most_wide = {"n_wide_ptr": state.n_wide}, {"most_wide": problem.most_wide}
+    numbers = {"numbers_ptr": state.candidates.numbers}
     n_unsolved = {"n_unsolved_ptr": state.n_unsolved}
     unsolved = {"unsolved_ptr": state.unsolved} | n_unsolved
     rows: dict[str, Any] = {"lo_ptr": state.lo, "base_ptr": state.base, "rest_ptr": state.rest, "mass_ptr": state.mass}
@@ -183,6 +185,7 @@ def _calls_by_keys(
                 | some
                 | _ranges(ranges)
                 | {"lo_ptr": state.lo, "entry_capacity": problem.row_entries}
+                | n_wide
                 | n_unsolved
                 | _lists(state.candidates),
                 tile
@@ -205,7 +208,7 @@ def _calls_by_keys(
                 parts,
                 launch.solve,
                 backend,
-                unscored | some | n_live | unsolved | numbers | rows,
+                unscored | some | n_live | most_wide | unsolved | numbers | rows,
                 solved | {"ROW_KEYS": ROW_KEYS},
             ),
             Call(

@@ -28,6 +28,8 @@ WIDE_ROW_KEYS = 128
 KEYS_AT_ONCE = 4
 # Programs of the second start, at most: two on each multiprocessor of any GPU of today, and they share what there is.
 WIDE_PROGRAMS = 512
+# Programs of a block that may have a row of more live keys than `solve` has room for: with more, it goes by tiles.
+MOST_WIDE = 3
 # Entries per candidate tile from which on its rows share so many keys that tiles make the output sooner.
 SHARED_WORDS = 110
 # Places for the support of a row, on average over a head: a head that needs more goes by tiles in the backward.
@@ -339,6 +341,7 @@ class Problem:
     # How much lists and rows hold, and when a path is left; tests make them small.
     capacity: int = LIST_CAPACITY
     row_entries: int = ROW_ENTRIES
+    most_wide: int = MOST_WIDE
     shared_words: int = SHARED_WORDS
     row_support: int = ROW_SUPPORT
     column_rows: int = COLUMN_ROWS

@@ -47,6 +47,7 @@ class ForwardState:
     entries: torch.Tensor
     counts: torch.Tensor
     n_live: torch.Tensor
+    n_wide: torch.Tensor
     unsolved: torch.Tensor
     n_unsolved: torch.Tensor
     lo: torch.Tensor
@@ -107,6 +108,7 @@ def empty_forward(problem: Problem, query: torch.Tensor) -> ForwardState:
         entries=torch.empty((*scratch, problem.row_places), dtype=torch.int64, device=device),
         counts=torch.empty(scratch, dtype=torch.int32, device=device),
         n_live=torch.empty(scratch, dtype=torch.int32, device=device),
+        n_wide=torch.empty(problem.tiles_at_once, dtype=torch.int32, device=device),
         unsolved=torch.empty(
             problem.tiles_at_once * ceil_div(problem.launch.dense_m, SOLVE_ROWS), dtype=torch.int32, device=device
         ),

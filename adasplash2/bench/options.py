@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,17 @@ CONTENDERS = ("ours", "flash", "cudnn", "adasplash")
 # Of an option that may be repeated.
 _SEVERAL: dict[str, Any] = {"action": "append", "default": []}
 ROW_CONTENDERS = ("ours", "copy", "softmax", "entmax_sort", "entmax_bisect", "adasplash")
+
+
+def _order(text: str) -> float:
+    """Return an alpha that the kernels take."""
+    try:
+        alpha = float(text)
+    except ValueError:
+        alpha = 0.0
+    if not 1.0 < alpha <= 2.0:
+        raise argparse.ArgumentTypeError(f"must be a number above 1 and at most 2, got {text}")
+    return alpha
 
 
 def add_bench(commands: Any) -> None:
@@ -44,7 +56,7 @@ def _add_attention(benches: Any) -> None:
     parser.add_argument("--length", metavar="N", type=int, help="queries and keys; repeat for more", **_SEVERAL)
     parser.add_argument("--head-dim", metavar="D", type=int, help="repeat for more", **_SEVERAL)
     parser.add_argument("--mask", choices=("causal", "full"), help="repeat for more", **_SEVERAL)
-    parser.add_argument("--alpha", type=float, choices=(1.5, 2.0), help="repeat for more", **_SEVERAL)
+    parser.add_argument("--alpha", metavar="A", type=_order, help="above 1, up to 2; repeat for more", **_SEVERAL)
     parser.add_argument("--dtype", choices=("bf16", "fp16", "fp32"), help="repeat for more", **_SEVERAL)
     parser.add_argument(
         "--contender",
@@ -81,7 +93,7 @@ def _add_passes(benches: Any) -> None:
     parser.add_argument("--spec", action="store_true", help="count in the float64 specification, also where a GPU is")
     parser.add_argument("--workload", metavar="NAME", help="such as equal or gauss1; repeat for more", **_SEVERAL)
     parser.add_argument("--length", metavar="N", type=int, help="keys of a row; repeat for more", **_SEVERAL)
-    parser.add_argument("--alpha", type=float, choices=(1.5, 2.0), help="repeat for more", **_SEVERAL)
+    parser.add_argument("--alpha", metavar="A", type=_order, help="above 1, up to 2; repeat for more", **_SEVERAL)
     parser.add_argument("--rows", metavar="N", type=int, default=32, help="rows of each kind and length (default: 32)")
     _add_files(parser, "passes")
 
@@ -103,7 +115,7 @@ def _add_rows(benches: Any) -> None:
         "--dtype", choices=("bf16", "fp16", "fp32"), help="repeat for more (default: fp32, bf16)", **_SEVERAL
     )
     parser.add_argument(
-        "--alpha", metavar="A", type=float, help="above 1, up to 2; repeat for more (default: 1.5, 2)", **_SEVERAL
+        "--alpha", metavar="A", type=_order, help="above 1, up to 2; repeat for more (default: 1.5, 2)", **_SEVERAL
     )
     parser.add_argument(
         "--contender",
@@ -128,7 +140,7 @@ def _add_tune(benches: Any) -> None:
     parser.add_argument("--head-dim", metavar="D", type=int, default=64, help="default: 64")
     parser.add_argument("--length", metavar="N", type=int, default=8192, help="default: 8192")
     parser.add_argument("--mask", choices=("causal", "full"), default="causal", help="default: causal")
-    parser.add_argument("--alpha", type=float, choices=(1.5, 2.0), default=1.5, help="default: 1.5")
+    parser.add_argument("--alpha", metavar="A", type=_order, default=1.5, help="above 1, up to 2 (default: 1.5)")
     parser.add_argument(
         "--workload", metavar="NAME", help="repeat for more; times add up (default: topic16 and gauss1)", **_SEVERAL
     )

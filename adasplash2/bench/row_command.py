@@ -46,9 +46,6 @@ def _chosen_cases(options: argparse.Namespace) -> list[RowCase]:
     for length in options.length:
         if not 1 <= length < 2**31:
             raise UsageError(f"--length must be 1 or more and below 2**31, got {length}. Leave it out for all.")
-    for alpha in options.alpha:
-        if not 1.0 < alpha <= 2.0:
-            raise UsageError(f"--alpha must be above 1 and at most 2, got {alpha}. Leave it out for 1.5 and 2.")
     if not 1 <= options.elements < 2**40:
         raise UsageError(f"--elements must be 1 or more and below 2**40, got {options.elements}. Leave it out.")
     chosen = itertools.product(

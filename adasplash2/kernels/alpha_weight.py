@@ -36,8 +36,7 @@ def weight_of(y, log_gap, step):
 @triton.jit
 def gap_weight(gap, step):
     """Return the rate at which alpha moves scores (`weight_of`), 0 outside the support; float32.  NaN stays NaN."""
-    short = 1.0 - gap
-    return tl.where(gap > 0.0, weight_of(short, log_of_gap(gap, short), step), gap)
+    return tl.where(gap > 0.0, weight_of(1.0 - gap, log_of_gap(gap), step), gap)
 
 
 @triton.jit

@@ -7,7 +7,8 @@ float32, of a shape that broadcasts to the argument.
 import triton
 import triton.language as tl
 
-from .power import gap_probs, gap_sensitivity, loaded_probs, loaded_sensitivity
+from .logarithm import LOG2_E, log_one_plus
+from .power import gap_probs, gap_sensitivity, log_of_gap
 
 
 @triton.jit
@@ -19,7 +20,9 @@ def probs_of(gap, short, power, POWER: tl.constexpr):
     if POWER > 0:
         probs = gap_probs(gap, (power, power), POWER)
     else:
-        probs = loaded_probs(gap, short, power)
+        near = short < 0.25
+        log_gap = tl.where(near, log_one_plus(tl.where(near, -short, 0.0)), log_of_gap(gap))
+        probs = tl.where(gap > 0.0, tl.exp2(log_gap * (power * LOG2_E)), gap)
     return probs
 
 
@@ -44,5 +47,5 @@ def sensitivity_of(gap, probs, POWER: tl.constexpr):
     if POWER > 0:
         sensitivity = gap_sensitivity(gap, (probs, probs), POWER)
     else:
-        sensitivity = loaded_sensitivity(gap, probs)
+        sensitivity = tl.where(gap > 0.0, probs / tl.where(gap > 0.0, gap, 1.0), gap)
     return sensitivity

@@ -31,7 +31,7 @@ def dead_products(lo, z_scale):
 
 @triton.jit
 def collect_kernel(
-    query, key, lo_ptr, lists_ptr, numbers_ptr, entries_ptr, counts_ptr, n_unsolved_ptr,
+    query, key, lo_ptr, lists_ptr, numbers_ptr, entries_ptr, counts_ptr, n_wide_ptr, n_unsolved_ptr,
     ranges, alphas_ptr, z_scale, first_tile, heads, group, n_queries, n_keys, capacity, entry_capacity, row_places,
     IS_CAUSAL: tl.constexpr, POWER: tl.constexpr, KEYS: tl.constexpr, SHARED_WORDS: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, HEAD_DIM: tl.constexpr,
@@ -40,7 +40,7 @@ def collect_kernel(
 
     Reads query, key, lo and the candidates of each block of BLOCK_M queries.  Writes the entries of its rows (`words`),
     at most entry_capacity, int64 (blocks of this start, BLOCK_M * row_places), and how many, int32 (.., BLOCK_M); and 0
-    for the number of unsolved programs.
+    for what `score_keys` counts by block, and `solve` over all.
     Blocks that the dense pass found to have many live keys are left out, and so, from here on, is a block of which a
     row has no room.  Blocks of SHARED_WORDS or more entries a candidate get their output by tiles.
     Invariant: a key of no entry has ``z <= lo <= tau``.  Lemmas: threshold_subset, dense_bound_float
@@ -80,7 +80,8 @@ def collect_kernel(
         count = append_words(entries_ptr, places, count, live, key_block * GROUPS, entry_capacity, BLOCK_N, KEYS)
 
     tl.store(counts_ptr + own_offsets, count, mask=exists)
-    # `solve` counts from here on.
+    # `score_keys` and `solve` count from here on.
+    tl.store(n_wide_ptr + tl.program_id(0), 0)
     tl.store(n_unsolved_ptr, 0)
     full = any_of(exists & (count > entry_capacity))
     words = sum_of(tl.where(exists, count, 0))

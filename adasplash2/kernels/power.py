@@ -10,7 +10,7 @@ on the support, zero outside.
 import triton
 import triton.language as tl
 
-from .logarithm import LOG2_E, log_of, log_one_plus
+from .logarithm import LOG2_E, log_of
 from .tile import any_of
 
 
@@ -38,22 +38,15 @@ def unit_scale(z_scale, order, POWER: tl.constexpr):
 
 
 @triton.jit
-def log_of_gap(gap, short):
-    """Return ``log(gap)``, float32, any shape, ``short = 1 - gap``; where gap is not positive, anything finite."""
-    near = short < 0.25
-    return tl.where(near, log_one_plus(tl.where(near, -short, 0.0)), log_of(tl.where(gap > 0.0, gap, 1.0)))
+def log_of_gap(gap):
+    """Return ``log(gap)``, float32, any shape; where gap is not positive, anything finite."""
+    return log_of(tl.where(gap > 0.0, gap, 1.0))
 
 
 @triton.jit
-def loaded_probs(gap, short, power):
-    """Return ``gap ** power``; float32, any shape, gap >= 0 and ``short = 1 - gap``.  NaN stays NaN."""
-    return tl.where(gap > 0.0, tl.exp2(log_of_gap(gap, short) * (power * LOG2_E)), gap)
-
-
-@triton.jit
-def loaded_sensitivity(gap, probs):
-    """Return ``gap ** (power - 1)`` on the support and 0 outside, given `loaded_probs`; float32.  NaN stays NaN."""
-    return tl.where(gap > 0.0, probs / tl.where(gap > 0.0, gap, 1.0), gap)
+def raised(gap, exponent, other):
+    """Return ``gap ** exponent`` on the support and ``other`` outside, float32, any shape."""
+    return tl.where(gap > 0.0, tl.exp2(log_of_gap(gap) * (exponent * LOG2_E)), other)
 
 
 @triton.jit
@@ -68,7 +61,7 @@ def gap_probs(gap, order, POWER: tl.constexpr):
     elif POWER == 4:
         probs = (gap * gap) * (gap * gap)
     else:
-        probs = loaded_probs(gap, 1.0 - gap, order[0])
+        probs = raised(gap, order[0], gap)
     return probs
 
 
@@ -88,7 +81,7 @@ def gap_sensitivity(gap, order, POWER: tl.constexpr):
     elif POWER == 4:
         sensitivity = gap * gap * gap
     else:
-        sensitivity = loaded_sensitivity(gap, loaded_probs(gap, 1.0 - gap, order[0]))
+        sensitivity = raised(gap, order[0] - 1.0, gap)
     return sensitivity
 
 
@@ -96,8 +89,7 @@ def gap_sensitivity(gap, order, POWER: tl.constexpr):
 def gap_curve(gap, order, POWER: tl.constexpr):
     """Return ``gap ** (power - 2)`` on the support and 0 outside, and for power 1 what it is for power 2; float32."""
     if POWER == 0:
-        own = tl.where(gap > 0.0, gap, 1.0)
-        curve = tl.where(gap > 0.0, loaded_probs(gap, 1.0 - gap, order[0]) / own / own, 0.0)
+        curve = raised(gap, order[0] - 2.0, 0.0)
     elif POWER == 3:
         curve = gap
     elif POWER == 4:
@@ -105,6 +97,18 @@ def gap_curve(gap, order, POWER: tl.constexpr):
     else:
         curve = (gap > 0.0).to(tl.float32)
     return curve
+
+
+@triton.jit
+def gap_powers(gap, order, POWER: tl.constexpr):
+    """Return what `gap_probs`, `gap_sensitivity` and `gap_curve` do; a loaded power is raised once for all of them."""
+    curve = gap_curve(gap, order, POWER)
+    if POWER == 0:
+        sensitivity = curve * gap
+        probs = sensitivity * gap
+    else:
+        sensitivity, probs = gap_sensitivity(gap, order, POWER), gap_probs(gap, order, POWER)
+    return probs, sensitivity, curve
 
 
 @triton.jit

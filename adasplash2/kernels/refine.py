@@ -10,9 +10,7 @@ import triton.language as tl
 from .lists import MANY, NUMBERS, list_pointers, listed, load_numbers, load_path
 from .power import (
     active_set_step,
-    gap_curve,
-    gap_probs,
-    gap_sensitivity,
+    gap_powers,
     least_tolerance,
     load_order,
     norm_step,
@@ -113,9 +111,10 @@ def refine_kernel(
             key_start = listed(list_ptr, index, first) * BLOCK_N
             k = whole_tile(key, batch, head // group, key_start, BLOCK_N, BLOCK_D, HEAD_DIM)
             gap = positive(above(inner_products(q, k), z_scale, base, rest))
-            curve += tl.sum(gap_curve(gap, order, POWER), axis=1)
-            slope += tl.sum(gap_sensitivity(gap, order, POWER), axis=1)
-            mass, mass_error = add_compensated(mass, mass_error, tl.sum(gap_probs(gap, order, POWER), axis=1))
+            probs, sensitivity, bend = gap_powers(gap, order, POWER)
+            curve += tl.sum(bend, axis=1)
+            slope += tl.sum(sensitivity, axis=1)
+            mass, mass_error = add_compensated(mass, mass_error, tl.sum(probs, axis=1))
         for index in range(below, length):
             key_start = listed(list_ptr, index, first) * BLOCK_N
             k = operand_tile(key, batch, head // group, key_start, n_keys, BLOCK_N, BLOCK_D, HEAD_DIM)
@@ -123,9 +122,10 @@ def refine_kernel(
                 ranges, batch, query_start, key_start, n_queries, n_keys, IS_CAUSAL, BLOCK_M, BLOCK_N
             )
             gap = tl.where(visible, positive(above(inner_products(q, k), z_scale, base, rest)), 0.0)
-            curve += tl.sum(gap_curve(gap, order, POWER), axis=1)
-            slope += tl.sum(gap_sensitivity(gap, order, POWER), axis=1)
-            mass, mass_error = add_compensated(mass, mass_error, tl.sum(gap_probs(gap, order, POWER), axis=1))
+            probs, sensitivity, bend = gap_powers(gap, order, POWER)
+            curve += tl.sum(bend, axis=1)
+            slope += tl.sum(sensitivity, axis=1)
+            mass, mass_error = add_compensated(mass, mass_error, tl.sum(probs, axis=1))
         mass += mass_error
 
         defect = tl.abs(mass - 1.0)

@@ -29,7 +29,7 @@ def room_for_keys(count, row_places, ROW_KEYS: tl.constexpr):
 
 @triton.jit
 def score_keys_kernel(
-    query, key, entries_ptr, counts_ptr, n_live_ptr, numbers_ptr,
+    query, key, entries_ptr, counts_ptr, n_live_ptr, n_wide_ptr, numbers_ptr,
     first_tile, heads, group, n_queries, n_keys, row_places,
     KEYS: tl.constexpr, ROWS: tl.constexpr, ROW_KEYS: tl.constexpr, AT_ONCE: tl.constexpr, TILE_M: tl.constexpr,
     BLOCK_D: tl.constexpr, HEAD_DIM: tl.constexpr,
@@ -39,7 +39,7 @@ def score_keys_kernel(
     Reads query, key and the entries of `collect`, for blocks of TILE_M queries of few live keys.  Writes how many live
     keys each row has, int32 (blocks of this start, TILE_M), and, behind the entries of the ROWS rows, those keys,
     ascending, each with its product q.k.  Nothing of either where the entries leave too little room, and no product
-    where a row has more keys than the room: these rows are `solve_wide`'s.
+    where a row has more keys than the room: these rows are wide, and their programs counted, int32 (blocks,).
     """
     n_blocks = tl.cdiv(n_queries, TILE_M)
     PARTS: tl.constexpr = TILE_M // ROWS
@@ -54,12 +54,14 @@ def score_keys_kernel(
     count = tl.load(counts_ptr + own_offsets, mask=exists, other=0)
     first, room = room_for_keys(count, row_places, ROW_KEYS)
     if room == 0:
+        tl.atomic_add(n_wide_ptr + own_tile, 1, sem="relaxed")
         return
     places = first_places(own_offsets, row_places)
     n_live = spread_keys(entries_ptr, places, first, room, count, KEYS)
     tl.store(n_live_ptr + own_offsets, n_live, mask=exists)
     length = largest_of(n_live)
     if length > room:
+        tl.atomic_add(n_wide_ptr + own_tile, 1, sem="relaxed")
         return
     q = operand_tile(query, batch, head, query_start, n_queries, ROWS, BLOCK_D, HEAD_DIM).to(tl.float32)
     settle_found()

@@ -8,7 +8,7 @@ import triton
 import triton.language as tl
 
 from .found import load_found, settle_found, store_found
-from .lists import FEW, FULL, MANY, NUMBERS, load_path
+from .lists import FEW, FULL, MANY, NUMBERS, load_path, store_path
 from .power import gap_probs, gap_sensitivity, load_order, norm_step, unit_scale
 from .score_keys import room_for_keys
 from .support import store_support
@@ -146,10 +146,10 @@ def gather_output(
 
 @triton.jit
 def solve_kernel(
-    value, out, entries_ptr, counts_ptr, n_live_ptr, unsolved_ptr, n_unsolved_ptr, numbers_ptr, lo_ptr,
+    value, out, entries_ptr, counts_ptr, n_live_ptr, n_wide_ptr, unsolved_ptr, n_unsolved_ptr, numbers_ptr, lo_ptr,
     base_ptr, rest_ptr, mass_ptr, residual_ptr, passes_ptr, block_mask_ptr,
     support_ptr, starts_ptr, row_counts_ptr, used_ptr,
-    alphas_ptr, z_scale, first_tile, heads, group, n_queries, n_words, row_places, support_capacity,
+    alphas_ptr, z_scale, first_tile, heads, group, n_queries, n_words, row_places, most_wide, support_capacity,
     POWER: tl.constexpr, ROWS: tl.constexpr, ROW_KEYS: tl.constexpr, AT_ONCE: tl.constexpr, TILE_M: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, HEAD_DIM: tl.constexpr,
 ):  # fmt: skip
@@ -158,7 +158,8 @@ def solve_kernel(
     Reads value, lo and the live keys of `score_keys`, for blocks of TILE_M queries of few live keys.  Writes tau as
     base and rest, row mass, residual, passes (1: that of `collect`), the bits of the blocks that hold support, the
     support itself and, but for SHARED blocks, out.  A row keeps its ROW_KEYS largest live keys; if their smallest is
-    support, it may lack others: then the program is listed as unsolved, as it is where `score_keys` had no room.
+    support, it may lack others: then the program is listed as unsolved, as it is where `score_keys` had no room.  A
+    block with more than ``most_wide`` such programs is left to the tiles, which are sooner done with all of it.
     Lemmas: threshold_subset, newton_norm_left, normalised_output
     """
     n_blocks = tl.cdiv(n_queries, TILE_M)
@@ -167,8 +168,12 @@ def solve_kernel(
     batch_head, query_block = tile_place(first_tile + own_tile, n_blocks)
     batch, head = batch_head // heads, batch_head % heads
     query_start = query_block * TILE_M + part * ROWS
-    path = load_path(numbers_ptr + (batch_head.to(tl.int64) * n_blocks + query_block) * NUMBERS)
+    numbers_ptr += (batch_head.to(tl.int64) * n_blocks + query_block) * NUMBERS
+    path = load_path(numbers_ptr)
     if path == MANY:
+        return
+    if tl.load(n_wide_ptr + own_tile) > most_wide:
+        store_path(numbers_ptr, FULL)
         return
     order = load_order(alphas_ptr, batch_head, POWER)
     z_scale = unit_scale(z_scale, order, POWER)

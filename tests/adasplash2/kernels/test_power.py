@@ -17,6 +17,7 @@ from adasplash2.kernels.power import (
     active_set_step,
     counted_root,
     gap_curve,
+    gap_powers,
     gap_probs,
     gap_sensitivity,
     load_order,
@@ -46,6 +47,9 @@ def powers_kernel(gap_ptr, out_ptr, alphas_ptr, POWER: tl.constexpr, N: tl.const
     tl.store(out_ptr + N + keys, gap_sensitivity(gap, order, POWER))
     tl.store(out_ptr + 2 * N + keys, gap_curve(gap, order, POWER))
     tl.store(out_ptr + 3 * N + keys, keys * 0.0 + unit_scale(2.0, order, POWER))
+    powers = gap_powers(gap, order, POWER)
+    for row in tl.static_range(3):
+        tl.store(out_ptr + (4 + row) * N + keys, powers[row])
 
 
 @each_alpha
@@ -53,7 +57,7 @@ def test_powers_of_gaps_are_right_to_their_roundings(alpha):
     rng = np.random.default_rng(0)
     gap = np.concatenate([rng.uniform(0, 1, 30), 1.0 - 2.0 ** -rng.uniform(1, 24, 16), 2.0 ** -rng.uniform(1, 40, 15)])
     gap = np.append(gap, [0.0, np.nan, 1.0]).astype(np.float32)
-    out = torch.empty(4, N, device=DEVICE)
+    out = torch.empty(7, N, device=DEVICE)
     powers_kernel[(1,)](torch.from_numpy(gap).to(DEVICE), out, N=N, **loaded(alpha))
     found = out.double().cpu().numpy()
     power = 1.0 / (alpha - 1.0)
@@ -61,20 +65,23 @@ def test_powers_of_gaps_are_right_to_their_roundings(alpha):
     live = wide > 0.0
     safe = np.where(live, wide, 1.0)
     # The logarithm's 2 units, the power's rounding and two products, the exponential; products of gaps have fewer.
-    for row, exponent in enumerate((power, power - 1.0, max(power - 2.0, 0.0) if power in (1, 2) else power - 2.0)):
-        exact = np.where(live, safe**exponent, wide if row < 2 else 0.0)
+    exponents = (power, power - 1.0, max(power - 2.0, 0.0) if power in (1, 2) else power - 2.0)
+    for row, exponent in [*enumerate(exponents), *enumerate(exponents, start=4)]:
+        exact = np.where(live, safe**exponent, wide if row % 4 < 2 else 0.0)
         size = np.abs(exponent * np.log(safe)) + np.abs(np.log(safe) * power)
+        # A device may have no numbers below the least normal one, of which the inverse of the gap makes more.
+        least = 2.0**-126 / safe**2
         np.testing.assert_array_less(
-            abs(found[row] - exact)[:-2], 2.0**-126 + (12.0 + 8.0 * size)[:-2] * U * abs(exact[:-2])
+            abs(found[row] - exact)[:-2], least[:-2] + (12.0 + 8.0 * size)[:-2] * U * abs(exact[:-2])
         )
         assert found[row][-1] == 1.0
-    assert np.isnan(found[:2, -2]).all() and (found[:, -3][:3] == 0.0).all()
+    assert np.isnan(found[[0, 1, 4, 5], -2]).all() and (found[[0, 1, 2, 4, 5, 6], -3] == 0.0).all()
     assert (found[3] == 2.0 * (1.0 if alpha in POWERS else alpha - 1.0)).all()
 
 
 def test_alpha_outside_of_its_range_is_nan():
     for alpha in (1.0, 0.5, 2.5, float("nan"), float("inf")):
-        out = torch.zeros(4, N, device=DEVICE)
+        out = torch.zeros(7, N, device=DEVICE)
         powers_kernel[(1,)](torch.full((N,), 0.5, device=DEVICE), out, torch.tensor([alpha], device=DEVICE), 0, N)
         assert out[3].isnan().all()
 

@@ -9,7 +9,7 @@ from staged import ALPHAS, TILE, live_keys, own_places, score_matrices, staged
 
 from adasplash2.problem import ROW_KEYS
 
-FEW = 0
+FEW, FULL = 0, 3
 
 
 def scored_keys(run, row):
@@ -37,15 +37,21 @@ def test_each_live_key_is_scored_once_and_in_order(z, alpha, is_causal):
         np.testing.assert_array_equal(products, z[row, expected])
 
 
+@pytest.mark.parametrize("most_wide", [0, 1])
 @pytest.mark.parametrize("entries, is_left", [(ROW_KEYS, 0), (ROW_KEYS + 1, 1)])
-def test_a_program_without_room_is_left(entries, is_left):
-    """Entries of two keys each: 128 keys and 64 entries fill all 192 places.  The support is those of ten entries."""
+def test_a_program_without_room_is_left(entries, is_left, most_wide):
+    """Where the block may not have one, all of it goes by tiles.
+
+    Entries of two keys each: 128 keys and 64 entries fill all 192 places.  The support is those of ten entries."""
     z = np.full((TILE, 80 * TILE), -50.0, dtype=np.float32)
     live = np.arange(entries)[:, None] * TILE + np.arange(2)
     z[3, live] = -0.23
     z[:, :2] = 0.0
     z[3, live[:10]] = 0.0
-    run = staged(z, row_entries=192, shared_words=2**20)
+    run = staged(z, row_entries=192, shared_words=2**20, most_wide=most_wide)
     assert int(run.after["score_keys"].n_live[0, 3]) == 2 * entries
-    assert int(run.after["solve"].n_unsolved) == is_left
+    assert run.after["score_keys"].n_wide.tolist() == [is_left]
+    is_full = is_left > most_wide
+    assert int(run.after["solve"].n_unsolved) == is_left - is_full
+    assert run.paths("solve").tolist() == [FULL if is_full else FEW]
     assert run.row("output", "mass")[3] == pytest.approx(1.0, abs=2.0**-17)
