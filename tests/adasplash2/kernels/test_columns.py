@@ -41,11 +41,15 @@ def spans(pool, firsts, counts):
 @given(z=score_matrices(max_queries=70), alpha=st.sampled_from(ALPHAS), is_causal=st.booleans())
 def test_pool_and_columns_hold_the_support_and_nothing_else(z, alpha, is_causal):
     run = staged(z, alpha, is_causal=is_causal, **BY_KEYS)
-    live = run.z - np.where(np.isfinite(run.tau()), run.tau(), np.inf)[:, None] > 0.0
+    gap = np.maximum(run.z - np.where(np.isfinite(run.tau()), run.tau(), np.inf)[:, None], 0.0)
     support = run.after["output"].support
-    rows = spans(support.pool, support.starts, support.counts)
-    for row, specified in zip(rows, stages.block_list(live), strict=True):
-        np.testing.assert_array_equal(np.sort(row), specified)
+    live = np.zeros(gap.shape, dtype=bool)
+    for own, row in zip(live, spans(support.pool, support.starts, support.counts), strict=True):
+        own[row] = True
+        assert own.sum() == len(row)
+    # As alpha nears 1 a power of a gap may be too small for float32, and then its key holds no probability.
+    normal = gap ** (1.0 / (alpha - 1.0)) >= 2.0**-125
+    assert live[normal].all() and not live[gap == 0.0].any()
     assert int(support.used) == live.sum()
     found = gradients(run)
     assert (found.column_paths == 1).all()
