@@ -71,7 +71,7 @@ def test_list(capsys):
     assert run("attention", "--list", "--workload", "gauss1", "--length", "8192", "--mask", "full") == 0
     assert capsys.readouterr().out == "gauss1 8192 d64 full  (4x16x8192x64)\n"
     assert run("attention", "--list", "--dtype", "fp16") == 0
-    assert len(capsys.readouterr().out.splitlines()) == 22
+    assert len(capsys.readouterr().out.splitlines()) == 25
 
 
 @pytest.fixture

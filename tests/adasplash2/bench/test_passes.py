@@ -163,7 +163,7 @@ def test_an_unconverged_row_gives_exit_code_1(monkeypatch, capsys):
         (["--length", "0"], "--length must be 1 or more and below 2**31, got 0"),
         (["--rows", "0"], "--rows must be 1 or more and below 2**31, got 0"),
         (["--workload", "gauss3"], "--workload must be one of gauss0.001"),
-        (["--alpha", "3"], "invalid choice: 3"),
+        (["--alpha", "3"], "--alpha: must be a number above 1 and at most 2, got 3"),
     ],
 )
 def test_a_wrong_option_is_one_line_and_exit_code_2(arguments, message, capsys):

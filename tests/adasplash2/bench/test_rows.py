@@ -102,8 +102,8 @@ def test_a_record_comes_back_the_same(tmp_path):
     ("arguments", "message"),
     [
         (["--length", "0"], "--length must be 1 or more and below 2**31, got 0"),
-        (["--alpha", "2.5"], "--alpha must be above 1 and at most 2, got 2.5"),
-        (["--alpha", "nan"], "--alpha must be above 1 and at most 2, got nan"),
+        (["--alpha", "2.5"], "--alpha: must be a number above 1 and at most 2, got 2.5"),
+        (["--alpha", "nan"], "--alpha: must be a number above 1 and at most 2, got nan"),
         (["--elements", "0"], "--elements must be 1 or more and below 2**40, got 0"),
         (["--rounds", "0"], "--rounds must be 1 or more, got 0"),
         (["--contender", "magma"], "invalid choice: 'magma'"),
