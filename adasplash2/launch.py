@@ -154,8 +154,7 @@ def _calls_by_keys(
     launch, backend, tile = _launch(problem, ranges), problem.backend, _tile(problem)
     keys = {"KEYS": min(32, launch.dense_n)}
     scratch = {"entries_ptr": state.entries, "counts_ptr": state.counts, "row_places": problem.row_places}
-    n_live = {"n_live_ptr": state.n_live, "n_wide_ptr": state.n_wide}
-    n_wide, most_wide = {"n_wide_ptr": state.n_wide}, {"most_wide": problem.most_wide}
+    n_live, n_wide = {"n_live_ptr": state.n_live}, {"n_wide_ptr": state.n_wide}
     numbers = {"numbers_ptr": state.candidates.numbers}
     n_unsolved = {"n_unsolved_ptr": state.n_unsolved}
     unsolved = {"unsolved_ptr": state.unsolved} | n_unsolved
@@ -199,7 +198,7 @@ def _calls_by_keys(
                 parts,
                 launch.score_keys,
                 backend,
-                counted | some | n_live | numbers,
+                counted | some | n_live | n_wide | numbers,
                 width | by_row | keys | {"ROW_KEYS": ROW_KEYS},
             ),
             Call(
@@ -208,7 +207,7 @@ def _calls_by_keys(
                 parts,
                 launch.solve,
                 backend,
-                unscored | some | n_live | most_wide | unsolved | numbers | rows,
+                unscored | some | n_live | n_wide | {"most_wide": problem.most_wide} | unsolved | numbers | rows,
                 solved | {"ROW_KEYS": ROW_KEYS},
             ),
             Call(

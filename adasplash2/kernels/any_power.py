@@ -7,8 +7,8 @@ float32, of a shape that broadcasts to the argument.
 import triton
 import triton.language as tl
 
-from .logarithm import LOG2_E, log_one_plus
-from .power import gap_probs, gap_sensitivity, log_of_gap
+from .logarithm import log_one_plus
+from .power import gap_probs, gap_sensitivity, log_of_gap, raised
 
 
 @triton.jit
@@ -22,7 +22,7 @@ def probs_of(gap, short, power, POWER: tl.constexpr):
     else:
         near = short < 0.25
         log_gap = tl.where(near, log_one_plus(tl.where(near, -short, 0.0)), log_of_gap(gap))
-        probs = tl.where(gap > 0.0, tl.exp2(log_gap * (power * LOG2_E)), gap)
+        probs = raised(gap, log_gap, power, gap)
     return probs
 
 

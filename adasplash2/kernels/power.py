@@ -44,9 +44,9 @@ def log_of_gap(gap):
 
 
 @triton.jit
-def raised(gap, exponent, other):
-    """Return ``gap ** exponent`` on the support and ``other`` outside, float32, any shape."""
-    return tl.where(gap > 0.0, tl.exp2(log_of_gap(gap) * (exponent * LOG2_E)), other)
+def raised(gap, log_gap, exponent, other):
+    """Return ``gap ** exponent`` on the support, given its logarithm, and ``other`` outside; float32, any shape."""
+    return tl.where(gap > 0.0, tl.exp2(log_gap * (exponent * LOG2_E)), other)
 
 
 @triton.jit
@@ -61,7 +61,7 @@ def gap_probs(gap, order, POWER: tl.constexpr):
     elif POWER == 4:
         probs = (gap * gap) * (gap * gap)
     else:
-        probs = raised(gap, order[0], gap)
+        probs = raised(gap, log_of_gap(gap), order[0], gap)
     return probs
 
 
@@ -81,7 +81,7 @@ def gap_sensitivity(gap, order, POWER: tl.constexpr):
     elif POWER == 4:
         sensitivity = gap * gap * gap
     else:
-        sensitivity = raised(gap, order[0] - 1.0, gap)
+        sensitivity = raised(gap, log_of_gap(gap), order[0] - 1.0, gap)
     return sensitivity
 
 
@@ -89,7 +89,7 @@ def gap_sensitivity(gap, order, POWER: tl.constexpr):
 def gap_curve(gap, order, POWER: tl.constexpr):
     """Return ``gap ** (power - 2)`` on the support and 0 outside, and for power 1 what it is for power 2; float32."""
     if POWER == 0:
-        curve = raised(gap, order[0] - 2.0, 0.0)
+        curve = raised(gap, log_of_gap(gap), order[0] - 2.0, 0.0)
     elif POWER == 3:
         curve = gap
     elif POWER == 4:
