@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple, overload
+from typing import Any, Literal, NamedTuple, overload
 
 import torch
 
@@ -71,7 +71,7 @@ def entmax_attention(
     seqlens_k: torch.Tensor | None = ...,
     padding_side: Literal["right", "left"] = ...,
     key_ranges: torch.Tensor | None = ...,
-    alpha: float = ...,
+    alpha: float | torch.Tensor = ...,
     impl: Literal["triton", "reference"] | None = ...,
     return_aux: Literal[False] = ...,
 ) -> torch.Tensor: ...
@@ -93,7 +93,7 @@ def entmax_attention(
     seqlens_k: torch.Tensor | None = ...,
     padding_side: Literal["right", "left"] = ...,
     key_ranges: torch.Tensor | None = ...,
-    alpha: float = ...,
+    alpha: float | torch.Tensor = ...,
     impl: Literal["triton", "reference"] | None = ...,
     return_aux: Literal[True],
 ) -> tuple[torch.Tensor, AttentionAux]: ...
@@ -114,7 +114,7 @@ def entmax_attention(
     seqlens_k: torch.Tensor | None = None,
     padding_side: Literal["right", "left"] = "right",
     key_ranges: torch.Tensor | None = None,
-    alpha: float = 1.5,
+    alpha: float | torch.Tensor = 1.5,
     impl: Literal["triton", "reference"] | None = None,
     return_aux: bool = False,
 ) -> torch.Tensor | tuple[torch.Tensor, AttentionAux]:
@@ -143,8 +143,8 @@ def entmax_attention(
         Query i sees key j if ``j <= i + n_keys - n_queries``: the last query sees every key (bottom-right alignment, as
         in FlashAttention; SDPA aligns to the top left when the lengths differ).
     scale : float, optional
-        Multiplier of ``query . key``; ``head_dim ** -0.5`` by default.  Like alpha, a number, or an array or tensor
-        without dimensions that needs no gradient.
+        Multiplier of ``query . key``; ``head_dim ** -0.5`` by default.  A number, or an array or tensor without
+        dimensions that needs no gradient.
     enable_gqa : bool, default False
         Allow ``heads`` to be a multiple of ``kv_heads``; query head h then uses key head ``h // (heads // kv_heads)``.
     window_size : pair of int or None, optional
@@ -161,9 +161,12 @@ def entmax_attention(
         Broadcasts to (batch, n_queries, 2): query i sees the keys from the first number up to, not including, the
         second.  For documents packed into one sequence, prefixes that are seen from both sides, and local chunks.  A
         key is seen if all options let it be seen.
-    alpha : float, default 1.5
+    alpha : float or Tensor, default 1.5
         Order of the map: 1.5 is entmax-1.5, 2 is sparsemax.  The kernels take any above 1 up to 2, and are compiled for
-        2, 1.5, 4 / 3 and 1.25 in particular; the reference path takes any above 1.
+        2, 1.5, 4 / 3 and 1.25 in particular; the reference path takes any above 1.  A tensor, of any real dtype,
+        broadcasts to (..., heads) and is differentiable: one alpha for each head, or for each head of each item.  A
+        call does not wait for what it holds, and the kernels load it, at the speed of an alpha that they are not
+        compiled for; one without dimensions that needs no gradient is read, and is a number.
     impl : {"triton", "reference"}, optional
         ``None`` takes the kernels for GPU tensors and the eager reference for others.  ``"triton"`` with CPU
         tensors needs ``TRITON_INTERPRET=1`` in the environment before this package is imported.
@@ -184,7 +187,8 @@ def entmax_attention(
     TypeError
         An argument of the wrong type, dtypes that differ, or a dtype that the implementation does not take.
     ValueError
-        A shape, device, alpha, scale, mask or impl that cannot be served; the message names the way out.
+        A shape, device, alpha, scale, mask or impl that cannot be served; the message names the way out.  The kernels
+        do not wait for what a tensor holds: the rows of a head whose alpha is not in (1, 2] are NaN.
     RuntimeError
         A derivative that the kernels do not have: in forward mode, or of a gradient.  The reference path has them.
 
@@ -245,6 +249,8 @@ def entmax_attention(
     visibility = Visibility(window_size, seqlens_q, seqlens_k, padding_side, key_ranges)
     ranges = ranges_of("entmax_attention", visibility, query, key.shape[-2], lead, is_causal=is_causal)
     folded = fold(query, key, value, mask, lead, enable_gqa=enable_gqa)
+    if isinstance(alpha, torch.Tensor):
+        alpha = alpha.reshape(folded.query.shape[:2])
     run = _run_kernels if impl == "triton" else _run_reference
     if impl == "triton" and folded.attn_mask is not None:
         shown = mask_ranges.of_mask("entmax_attention", folded.attn_mask, key.shape[-2])
@@ -268,7 +274,7 @@ def _run_reference(
     operands: Folded,
     ranges: torch.Tensor | None,
     *,
-    alpha: float,
+    alpha: float | torch.Tensor,
     is_causal: bool,
     scale: float,
     return_aux: bool,
@@ -281,14 +287,18 @@ def _run_reference(
         key, value = key.masked_fill(unseen, 0.0), value.masked_fill(unseen, 0.0)
         attn_mask = combined_mask(ranges, attn_mask, key.shape[2])
     value = widen(value, max(value.shape[-1], 1))
-    if not return_aux:
-        out = reference.reference_output(
-            query, key, value, alpha=alpha, is_causal=is_causal, scale=scale, attn_mask=attn_mask
-        )
+    options: dict[str, Any] = {"is_causal": is_causal, "scale": scale, "attn_mask": attn_mask}
+    if isinstance(alpha, torch.Tensor):
+        out = reference.output_by_alphas(query, key, value, alpha, **options)
+        parts = reference.report_by_alphas(query, key, value, alpha, **options) if return_aux else None
+    elif return_aux:
+        found = reference.reference_attention(query, key, value, alpha=alpha, **options)
+        out, parts = found.out, found[1:]
+    else:
+        out, parts = reference.reference_output(query, key, value, alpha=alpha, **options), None
+    if parts is None:
         return out, None
-    out, tau, mass, block_mask, row_max, tau_from_max = reference.reference_attention(
-        query, key, value, alpha=alpha, is_causal=is_causal, scale=scale, attn_mask=attn_mask
-    )
+    tau, mass, block_mask, row_max, tau_from_max = parts
     residual = torch.where(tau == torch.inf, 0.0, (mass - 1.0).abs())
     passes = torch.zeros_like(tau, dtype=torch.int32)
     shape, block = (query.shape[2], key.shape[2]), (reference.BLOCK, reference.BLOCK)
@@ -301,7 +311,7 @@ def _run_kernels(
     operands: Folded,
     ranges: torch.Tensor | None,
     *,
-    alpha: float,
+    alpha: float | torch.Tensor,
     is_causal: bool,
     scale: float,
     return_aux: bool,
@@ -314,14 +324,15 @@ def _run_kernels(
 
     width = max(operands.query.shape[-1], operands.value.shape[-1])
     query, key, value = (widen(operand, width) for operand in operands[:3])
-    refuse_tangents(query, key, value)
     alphas = alphas_of(alpha, query)
+    refuse_tangents(query, key, value, *([] if alphas is None else [alphas]))
+    order = alpha if alphas is None and not isinstance(alpha, torch.Tensor) else 0.0
     out, row_max, base, rest, bytes_, mass, residual, passes, *_ = ops.differentiable_attention(
-        query, key, value, ranges, alphas, alpha if alphas is None else 0.0, is_causal, scale
+        query, key, value, ranges, alphas, order, is_causal, scale
     )
     if not return_aux:
         return out, None
-    problem = Problem.of(query, key, alpha=alpha, scale=scale, is_causal=is_causal, backend=launch.BACKEND)
+    problem = Problem.of(query, key, alpha=order, scale=scale, is_causal=is_causal, backend=launch.BACKEND)
     # From the bytes: vmap has no rule for a view as another type in torch 2.11.
     *rows, n_words = problem.mask_shape
     block_mask = unpack_mask(bytes_.view(*rows, 4 * n_words), problem.n_key_blocks).unflatten(0, query.shape[:2])
@@ -335,9 +346,10 @@ def _run_kernels(
     return out, AttentionAux(base + rest, mass, residual, passes, block_mask, skipped, row_max, below)
 
 
-def _check_kernels(query: torch.Tensor, value: torch.Tensor, alpha: float) -> None:
+def _check_kernels(query: torch.Tensor, value: torch.Tensor, alpha: float | torch.Tensor) -> None:
     """Raise where only the reference path can serve the call."""
-    check_order("entmax_attention", alpha)
+    if not isinstance(alpha, torch.Tensor):
+        check_order("entmax_attention", alpha)
     if query.dtype == torch.float64:
         raise TypeError(
             "entmax_attention: query is float64; the fused kernels take float32, bfloat16 and float16. "

@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
+from .transforms import under_transform
+
 IMPLEMENTATIONS = ("triton", "reference")
 # Scores are float32.
 MAX_SCALE = torch.finfo(torch.float32).max
@@ -22,7 +24,7 @@ _NUMBERS = (numbers.Real, torch.SymFloat, torch.SymInt)
 class Accepted(NamedTuple):
     """What the checked arguments come down to."""
 
-    alpha: float
+    alpha: float | torch.Tensor  # a tensor has a real dtype and the shape of lead
     scale: float
     lead: tuple[int, ...]  # what query, key and value have before (length, head_dim), broadcast
 
@@ -90,10 +92,12 @@ def accept(
             f"that the same inputs give the same bits. Pass 0.0, and apply torch.nn.functional.dropout to what comes "
             f"before or after."
         )
-    order = _as_alpha(alpha)
+    order = alpha if isinstance(alpha, torch.Tensor) and _stays_tensor(alpha) else _as_alpha(alpha)
     factor = query.shape[-1] ** -0.5 if scale is None and query.shape[-1] else _as_scale(scale)
     _check_alike(query, key, value)
     lead = _lead_of(tuple(query.shape), tuple(key.shape), tuple(value.shape), bool(enable_gqa))
+    if isinstance(order, torch.Tensor):
+        order = _as_alphas(order, query, lead)
     if attn_mask is not None:
         _check_mask(attn_mask, query, (*lead, query.shape[-2], key.shape[-2]), bool(is_causal))
     return Accepted(order, factor, lead)
@@ -129,8 +133,35 @@ def _as_number(name: str, number: Any, rule: str, way_out: str) -> float:
         return math.inf
 
 
+def _stays_tensor(alpha: torch.Tensor) -> bool:
+    """Return whether a tensor must stay one: it has dimensions, or a derivative, or holds no number to be read."""
+    return alpha.dim() > 0 or alpha.requires_grad or alpha.is_meta or under_transform()
+
+
+def _as_alphas(alpha: torch.Tensor, query: torch.Tensor, lead: tuple[int, ...]) -> torch.Tensor:
+    """Return an alpha for each head of each item; what it holds is not read, for which the host would wait."""
+    if alpha.dtype == torch.bool or alpha.is_complex():
+        raise TypeError(
+            f"{_CALLER}: alpha has dtype {alpha.dtype}; it must be real. Convert it with .to(torch.float32)."
+        )
+    if alpha.device != query.device and (alpha.dim() > 0 or alpha.is_meta):
+        raise ValueError(
+            f"{_CALLER}: alpha is on {alpha.device}, query on {query.device}; they must be on one device. "
+            f"Move one with .to()."
+        )
+    sizes = tuple(alpha.shape)
+    if len(sizes) > len(lead) or any(
+        size not in (1, full) for size, full in zip(reversed(sizes), reversed(lead), strict=False)
+    ):
+        raise ValueError(
+            f"{_CALLER}: alpha has shape {sizes}; it must broadcast to (..., heads), here {lead}, the dimensions of "
+            f"query before its length. Pass one number, or one for each head."
+        )
+    return alpha.to(query.device).expand(lead)
+
+
 def _as_alpha(alpha: Any) -> float:
-    order = _as_number("alpha", alpha, "a real number", "Pass a float such as 1.5.")
+    order = _as_number("alpha", alpha, "a real number or a tensor", "Pass a float such as 1.5.")
     if order == 1.0:
         raise ValueError(
             f"{_CALLER}: alpha is {_shown(alpha)}, and 1 is softmax. "

@@ -8,6 +8,7 @@ from typing import Any, Literal
 import torch
 from torch.nn.functional import linear, pad
 
+from .alpha_module import Alpha, hold_alpha, order_of, shown_alpha
 from .api import entmax_attention
 from .maps import entmax
 from .visible import Visibility, added, combined_mask, ranges_of
@@ -20,12 +21,13 @@ Impl = Literal["triton", "reference"]
 class EntmaxAttention(torch.nn.Module):
     """`adasplash2.entmax_attention` with its options held by a module, to be named in a config or replaced by a hook.
 
-    It has no parameters and no state.
+    It has no parameters and no state but those of alpha.
 
     Parameters
     ----------
-    alpha : float, default 1.5
-        Above 1; as in `adasplash2.entmax_attention`, like all that follow.
+    alpha : float, Tensor or Module, default 1.5
+        As in `adasplash2.entmax_attention`, like all that follow; a tensor is a buffer, or if it is one a parameter, of
+        this module.  A module, such as ``AlphaParameter((heads,))``, is called without arguments.
     is_causal : bool, default False
         Hide later keys; the last query sees every key.
     scale : float, optional
@@ -47,7 +49,7 @@ class EntmaxAttention(torch.nn.Module):
 
     def __init__(
         self,
-        alpha: float = 1.5,
+        alpha: Alpha = 1.5,
         *,
         is_causal: bool = False,
         scale: float | None = None,
@@ -56,7 +58,8 @@ class EntmaxAttention(torch.nn.Module):
         impl: Impl | None = None,
     ) -> None:
         super().__init__()
-        self.alpha, self.is_causal, self.scale, self.enable_gqa = alpha, is_causal, scale, enable_gqa
+        hold_alpha(self, alpha)
+        self.is_causal, self.scale, self.enable_gqa = is_causal, scale, enable_gqa
         self.window_size, self.impl = window_size, impl
 
     def forward(
@@ -94,7 +97,7 @@ class EntmaxAttention(torch.nn.Module):
         return entmax_attention(
             query, key, value, attn_mask, 0.0, self.is_causal, self.scale, self.enable_gqa,
             window_size=self.window_size, seqlens_q=seqlens_q, seqlens_k=seqlens_k, padding_side=padding_side,
-            key_ranges=key_ranges, alpha=self.alpha, impl=self.impl,
+            key_ranges=key_ranges, alpha=order_of(self.alpha), impl=self.impl,
         )  # fmt: skip
 
     def extra_repr(self) -> str:
@@ -102,7 +105,7 @@ class EntmaxAttention(torch.nn.Module):
         defaults = {"is_causal": False, "scale": None, "enable_gqa": False, "window_size": None, "impl": None}
         changed = [f"{name}={getattr(self, name)!r}" for name, default in defaults.items()
                    if getattr(self, name) != default]  # fmt: skip
-        return ", ".join([f"alpha={self.alpha}", *changed])
+        return ", ".join([*shown_alpha(self), *changed])
 
 
 class MultiheadEntmaxAttention(torch.nn.MultiheadAttention):
@@ -123,8 +126,9 @@ class MultiheadEntmaxAttention(torch.nn.MultiheadAttention):
         Anything but 0 is an error: no implementation applies dropout to the weights.
     bias, add_bias_kv, add_zero_attn, kdim, vdim, batch_first, device, dtype
         As in `torch.nn.MultiheadAttention`.
-    alpha : float, default 1.5
-        As in `adasplash2.entmax_attention`.
+    alpha : float, Tensor or Module, default 1.5
+        As in `EntmaxAttention`; ``AlphaParameter((num_heads,))`` learns one for each head.  It then is in the state
+        dict as well.
     impl : {"triton", "reference"}, optional
         As in `adasplash2.entmax_attention`.  The kernels take masks that leave each query one range of keys, the same
         for all heads; "reference" serves any.
@@ -159,7 +163,7 @@ class MultiheadEntmaxAttention(torch.nn.MultiheadAttention):
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
         *,
-        alpha: float = 1.5,
+        alpha: Alpha = 1.5,
         impl: Impl | None = None,
     ) -> None:
         if dropout:
@@ -167,7 +171,8 @@ class MultiheadEntmaxAttention(torch.nn.MultiheadAttention):
         super().__init__(
             embed_dim, num_heads, 0.0, bias, add_bias_kv, add_zero_attn, kdim, vdim, batch_first, device, dtype
         )
-        self.alpha, self.impl = alpha, impl
+        hold_alpha(self, alpha)
+        self.impl = impl
         # The layers of torch ask for it before they attend by a fused softmax, past forward.
         self._qkv_same_embed_dim = False
 
@@ -252,12 +257,13 @@ class MultiheadEntmaxAttention(torch.nn.MultiheadAttention):
             mask = pad(mask, (first, 0), value=mask.dtype == torch.bool)
         # A window, because is_causal may not stand beside a mask; both count from the last query and key.
         visible: dict[str, Any] = {"window_size": (None, 0)} if causal and mask is not None else {"is_causal": causal}
-        attended = entmax_attention(*heads, mask, alpha=self.alpha, impl=self.impl, **visible)
+        order = order_of(self.alpha)
+        attended = entmax_attention(*heads, mask, alpha=order, impl=self.impl, **visible)
         out = self.out_proj(attended.transpose(1, 2).flatten(2))
         out = out.transpose(0, batch_dim) if batched else out[0]
         if not need_weights:
             return out, None
-        weights = self._weights(heads[0], heads[1], mask, causal)
+        weights = self._weights(heads[0], heads[1], mask, causal, order)
         weights = weights.roll(-first, -1) if first else weights
         weights = weights.mean(1) if average_attn_weights else weights
         return out, weights if batched else weights[0]
@@ -327,7 +333,14 @@ class MultiheadEntmaxAttention(torch.nn.MultiheadAttention):
         )
         return query, key, value
 
-    def _weights(self, query: torch.Tensor, key: torch.Tensor, mask: torch.Tensor | None, causal: bool) -> torch.Tensor:
+    def _weights(
+        self,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        mask: torch.Tensor | None,
+        causal: bool,
+        order: float | torch.Tensor,
+    ) -> torch.Tensor:
         """Return the weights whole, (batch, num_heads, n_queries, n_keys)."""
         if causal:
             window = Visibility(window_size=(None, 0))
@@ -337,11 +350,12 @@ class MultiheadEntmaxAttention(torch.nn.MultiheadAttention):
         scores = query @ key.mT * self.head_dim**-0.5
         if mask is not None:
             scores = scores.masked_fill(~mask, -math.inf) if mask.dtype == torch.bool else scores + mask
-        return entmax(scores, self.alpha)
+        return entmax(scores, order[..., None, None] if isinstance(order, torch.Tensor) else order)
 
     def extra_repr(self) -> str:
         """Return the options that the parameters do not show."""
-        return f"num_heads={self.num_heads}, batch_first={self.batch_first}, alpha={self.alpha}, impl={self.impl!r}"
+        options = [f"num_heads={self.num_heads}", f"batch_first={self.batch_first}"]
+        return ", ".join([*options, *shown_alpha(self), f"impl={self.impl!r}"])
 
 
 def _check_mask(name: str, mask: torch.Tensor, shapes: tuple[tuple[int, ...], ...]) -> None:

@@ -306,8 +306,13 @@ def tolerance_of(dtype: torch.dtype, alpha: float) -> float:
     return TOLERANCE[dtype] if alpha in POWERS else max(TOLERANCE[dtype], 2.0**-23 / (alpha - 1.0))
 
 
-def alphas_of(alpha: float, query: torch.Tensor) -> torch.Tensor | None:
-    """Return alpha as the kernels load it, float32 (batch, heads), or None for one that they are compiled for."""
+def alphas_of(alpha: float | torch.Tensor, query: torch.Tensor) -> torch.Tensor | None:
+    """Return alpha as the kernels load it, float32 (batch, heads), or None for one that they are compiled for.
+
+    A tensor has the shape (batch, heads).
+    """
+    if isinstance(alpha, torch.Tensor):
+        return alpha.float().contiguous()
     return None if alpha in POWERS else query.new_full(query.shape[:2], alpha, dtype=torch.float32)
 
 

@@ -25,7 +25,7 @@ def entmax_attention_varlen(
     is_causal: bool = ...,
     scale: float | None = ...,
     window_size: tuple[int | None, int | None] | None = ...,
-    alpha: float = ...,
+    alpha: float | torch.Tensor = ...,
     impl: Literal["triton", "reference"] | None = ...,
     return_aux: Literal[False] = ...,
 ) -> torch.Tensor: ...
@@ -44,7 +44,7 @@ def entmax_attention_varlen(
     is_causal: bool = ...,
     scale: float | None = ...,
     window_size: tuple[int | None, int | None] | None = ...,
-    alpha: float = ...,
+    alpha: float | torch.Tensor = ...,
     impl: Literal["triton", "reference"] | None = ...,
     return_aux: Literal[True],
 ) -> tuple[torch.Tensor, AttentionAux]: ...
@@ -62,7 +62,7 @@ def entmax_attention_varlen(
     is_causal: bool = False,
     scale: float | None = None,
     window_size: tuple[int | None, int | None] | None = None,
-    alpha: float = 1.5,
+    alpha: float | torch.Tensor = 1.5,
     impl: Literal["triton", "reference"] | None = None,
     return_aux: bool = False,
 ) -> torch.Tensor | tuple[torch.Tensor, AttentionAux]:
@@ -88,7 +88,8 @@ def entmax_attention_varlen(
     is_causal : bool, default False
         Aligned to the bottom right of each sequence, as in `entmax_attention`.
     scale, window_size, alpha, impl
-        As given to `entmax_attention`; the diagonal of the window is that of each sequence.
+        As given to `entmax_attention`; the diagonal of the window is that of each sequence, and a tensor of alphas has
+        the shape (heads,).
     return_aux : bool, default False
         Also return an `AttentionAux`.
 

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import torch
 
+from ..alpha_module import order_of
 from ..api import entmax_attention
 from ..mask_ranges import demand, of_rows
 from ..visible import added, packed_ranges
@@ -25,7 +26,12 @@ _NEEDED = "adasplash2.integrations.transformers.register needs transformers 5.4 
 _WAY_OUT = "Install it, for example as the extra 'transformers' of adasplash2."
 
 
-def register(name: str = "entmax", *, alpha: float = 1.5, impl: Literal["triton", "reference"] | None = None) -> None:
+def register(
+    name: str = "entmax",
+    *,
+    alpha: float | torch.Tensor = 1.5,
+    impl: Literal["triton", "reference"] | None = None,
+) -> None:
     """Make ``attn_implementation=name`` stand for entmax attention in the models of Hugging Face Transformers.
 
     Every model whose attention goes through ``AttentionInterface`` can then be loaded, or made, or switched with
@@ -35,9 +41,10 @@ def register(name: str = "entmax", *, alpha: float = 1.5, impl: Literal["triton"
     ----------
     name : str, default "entmax"
         Several names may be registered, say one for each alpha.
-    alpha : float, default 1.5
+    alpha : float or Tensor, default 1.5
         Of the models that do not name their own: ``entmax_alpha`` of an attention module, or else of its config, goes
-        before it.  The config saves it with the model.
+        before it.  The config saves it with the model; that of a module may be a parameter, or a module such as
+        `adasplash2.nn.AlphaParameter` for one alpha that is learnt for each head.
     impl : {"triton", "reference"}, optional
         As in `adasplash2.entmax_attention`.  "reference" serves what the kernels do not: masks that are more than one
         range of keys for each query, and position biases (T5, from transformers 5.16).
@@ -84,7 +91,7 @@ def register(name: str = "entmax", *, alpha: float = 1.5, impl: Literal["triton"
     AttentionMaskInterface.register(name, _visible_keys)
 
 
-def _attention(alpha: float, impl: Literal["triton", "reference"] | None) -> Callable[..., Any]:
+def _attention(alpha: float | torch.Tensor, impl: Literal["triton", "reference"] | None) -> Callable[..., Any]:
     """Return the function that an attention module calls, with the defaults of a registration."""
 
     def attend(
@@ -118,7 +125,7 @@ def _attention(alpha: float, impl: Literal["triton", "reference"] | None) -> Cal
             mask = visible.get("attn_mask")
             visible["attn_mask"] = position_bias if mask is None else position_bias + added(mask, position_bias.dtype)
         config = getattr(module, "config", None)
-        order = getattr(module, "entmax_alpha", getattr(config, "entmax_alpha", alpha))
+        order = order_of(getattr(module, "entmax_alpha", getattr(config, "entmax_alpha", alpha)))
         out = entmax_attention(query, key, value, scale=scaling, enable_gqa=True, alpha=order, impl=impl, **visible)
         return out.transpose(1, 2).contiguous(), None
 

@@ -3,9 +3,19 @@
 ``attention`` (what is called, and its derivatives) -> ``passes`` (one walk over the chunks for each of them) ->
 ``chunks`` (which queries at a time, and their scores) -> ``support`` (the few keys of a row that matter) ->
 ``threshold`` (the root on those keys); ``jacobian`` holds the products with the Jacobian on the supported keys.
+``alphas`` serves an alpha that is a tensor: ``rows``, which has its derivative, between products of the factors that
+``finite`` makes.
 """
 
+from .alphas import output_by_alphas, report_by_alphas
 from .attention import ReferenceResult, reference_attention, reference_output
 from .chunks import BLOCK
 
-__all__ = ["BLOCK", "ReferenceResult", "reference_attention", "reference_output"]
+__all__ = [
+    "BLOCK",
+    "ReferenceResult",
+    "output_by_alphas",
+    "reference_attention",
+    "reference_output",
+    "report_by_alphas",
+]

@@ -65,8 +65,9 @@ class Operands:
         """The last query sees every key: query i sees the keys up to i plus this."""
         return self.key.shape[2] - self.query.shape[3]
 
-    def chunks(self) -> Iterator[Chunk]:
-        """Yield the chunks that see a key, in order."""
+    def chunks(self, *, causal: bool | None = None) -> Iterator[Chunk]:
+        """Yield the chunks that see a key, in order; all chunks with all keys, if there are any, unless ``causal``."""
+        causal = self.is_causal if causal is None else causal
         batch, kv_heads, group, n_queries, _ = self.query.shape
         n_keys = self.key.shape[2]
         fit = SCORES_AT_ONCE // max(group * n_keys, 1)
@@ -81,7 +82,7 @@ class Operands:
             for h in range(0, kv_heads, heads):
                 for i in range(0, n_queries, length):
                     end = min(i + length, n_queries)
-                    seen = max(min(end + self.offset, n_keys), 0) if self.is_causal else n_keys
+                    seen = max(min(end + self.offset, n_keys), 0) if causal else n_keys
                     if seen:
                         items_end, heads_end = min(b + items, batch), min(h + heads, kv_heads)
                         yield Chunk(slice(b, items_end), slice(h, heads_end), slice(i, end), seen)
@@ -101,14 +102,13 @@ class Operands:
         scores = found.unflatten(2, (self.query.shape[2], -1))
         if self.mask is not None:
             mask = self.mask[chunk.batch, chunk.heads, :, chunk.queries, : chunk.n_keys]
-            if mask.dtype == torch.bool:
-                scores.masked_fill_(~mask, -torch.inf)
-            else:
-                scores.add_(mask).masked_fill_(mask == -torch.inf, -torch.inf)
+            hidden = ~mask if mask.dtype == torch.bool else mask == -torch.inf
+            scores = scores if mask.dtype == torch.bool else scores + mask
+            scores = scores.masked_fill(hidden, -torch.inf)
         if self.is_causal:
             rows = torch.arange(chunk.queries.start, chunk.queries.stop, device=scores.device) + self.offset
             hidden = torch.arange(chunk.n_keys, device=scores.device) > rows[:, None]
-            scores.masked_fill_(hidden, -torch.inf)
+            scores = scores.masked_fill(hidden, -torch.inf)
         return scores
 
     def supported(self, chunk: Chunk) -> tuple[Supported, Layout]:

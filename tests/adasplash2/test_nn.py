@@ -66,7 +66,7 @@ def test_alpha_is_learnt():
         optimizer.zero_grad()
         (module(scores) - wanted).square().sum().backward()
         optimizer.step()
-    assert abs(module.order().item() - 1.3) < 1e-2
+    assert abs(module.alpha().item() - 1.3) < 1e-2
 
 
 def test_what_is_shown():

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from adasplash2.integrations.transformers import register
+from adasplash2.nn import AlphaParameter
 
 transformers = pytest.importorskip(
     "transformers", reason="the integration is with transformers, which is not installed"
@@ -289,10 +290,23 @@ def test_alpha_is_that_of_module_config_or_registration(tmp_path):
     loaded = transformers.AutoModelForCausalLM.from_pretrained(
         tmp_path, attn_implementation="entmax", dtype=torch.float64
     )
-    assert torch.equal(loaded(ids).logits, of_two)
+    # Not to the bit: products round by where weights lie in memory.
+    torch.testing.assert_close(loaded(ids).logits, of_two, rtol=1e-10, atol=1e-12)
     for layer in model.model.layers:
         layer.self_attn.entmax_alpha = 1.5
     assert torch.equal(model(ids).logits, by_default)
+
+
+def test_alpha_is_learnt_for_each_head():
+    model, ids = model_of("llama"), tokens()
+    wanted = model(ids).logits
+    for layer in model.model.layers:
+        layer.self_attn.entmax_alpha = AlphaParameter((4,), dtype=torch.float64)
+    torch.testing.assert_close(model(ids).logits, wanted)
+    model(ids, labels=ids).loss.backward()
+    for layer in model.model.layers:
+        slope = layer.self_attn.entmax_alpha.weight.grad
+        assert slope.shape == (4,) and (slope != 0.0).all()
 
 
 def test_what_would_change_the_answer_is_refused():

@@ -34,6 +34,7 @@ RANKS = {
     "api": 3,
     "maps": 3,
     "losses": 3,
+    "alpha_module": 0,
     "attention_modules": 4,
     "nn": 4,
     "varlen": 4,
