@@ -21,7 +21,8 @@ from .starts import Call
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 # One length for each tile: short rows side by side, one row, the longest whole rows of backward and forward, blocks.
-LENGTHS = (64, 4096, 16384, 32768, 131072)
+# Of 16 bits the middle ones are held as words.
+LENGTHS = (64, 2048, 4096, 16384, 32768, 131072)
 ALPHAS = (1.25, 1.5, 2.0)
 
 
@@ -53,8 +54,9 @@ def meta_calls(backend: str, dtype: torch.dtype, n_keys: int, alpha: float) -> l
     of_alpha = alpha not in (1.5, 2.0)
     values = torch.empty(64, 1, device="meta") if of_alpha else None
     order = row_launch.order_of(alpha, values, rows.device)
+    held, probs = row_launch.as_held(rows, rows, order.power, backend)
     return [
-        row_launch.forward_call(rows, order, rows, passes, 2.0**-17, backend),
+        row_launch.forward_call(held, dtype, order, probs, passes, 2.0**-17, backend),
         row_launch.backward_call(rows, rows, order, rows, d_alpha, of_alpha, backend),
     ]
 

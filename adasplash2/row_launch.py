@@ -7,12 +7,27 @@ import dataclasses
 import torch
 
 from . import starts
+from .kernels.packed import PARTS
 from .kernels.rows_backward import rows_backward_blocks_kernel, rows_backward_whole_kernel
 from .kernels.rows_blocks import rows_blocks_kernel
+from .kernels.rows_packed import rows_packed_kernel
 from .kernels.rows_whole import rows_whole_kernel
 from .launch import BACKEND, INTERPRETED
 from .problem import MAX_PASSES, POWERS, PROGRAM_REGISTERS, TOLERANCE, Program, ceil_div
 from .starts import Call
+
+
+@dataclasses.dataclass(frozen=True)
+class PackedLaunch:
+    """Rows of 16 bits that are held as words of two keys: how many keys, and the words and registers of a thread.
+
+    For an alpha of 1.5 or 2, which need few registers.
+    """
+
+    least: int
+    most: int
+    per_thread: int
+    registers: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,6 +51,7 @@ class RowLaunch:
     block: int
     block_warps: int
     block_stages: int
+    packed: tuple[PackedLaunch, ...]
     why: str
 
     def whole(self, n_keys: int, power: int) -> tuple[int, int, Program]:
@@ -44,6 +60,10 @@ class RowLaunch:
         rows = max(1, self.tile // keys)
         warps = min(max(1, rows * keys // (self.per_thread[power > 0] * self.lanes)), self.most_warps)
         return rows, keys, _program(warps, 1)
+
+    def packed_for(self, n_keys: int) -> PackedLaunch | None:
+        """Return how rows of this length are held as words, or None for those that are not."""
+        return next((packed for packed in self.packed if packed.least <= n_keys <= packed.most), None)
 
     def blocks(self) -> Program:
         """Return the resources of a program that goes block by block."""
@@ -54,19 +74,25 @@ def _program(warps: int, stages: int) -> Program:
     return Program(warps, stages, min(255, PROGRAM_REGISTERS // (warps * 32)))
 
 
+# Others were timed: at 32768 keys 32 words in 64 registers 1.37, 16 in 56 2.4 of a copy; at 8192 keys 64 in 96 1.19.
+_PACKED = (PackedLaunch(512, 8192, 32, 64), PackedLaunch(8194, 65536, 64, 96))
 _TIMED = (
     "2026-11-25, H100, 2 ** 26 numbers N(0, 1), alpha 1.5, forward over a copy of the same bytes, bfloat16, float32: "
     "1024 keys 1.27, 1.02 (two rows a program 1.84, 1.05); 8192 keys 1.42, 1.03 (32 a thread 1.56, 1.04); 32768 keys "
     "1.78, 1.16 (by blocks of 4096 1.78, 1.96); without groups 1.41, 1.02; 1.74, 1.05; 2.11, 1.31. "
-    "Blocks, bfloat16: 131072 keys 2.4 (32 a thread 3.1)"
+    "Blocks, bfloat16: 131072 keys 2.4 (32 a thread 3.1). 2026-11-30, H200, with a copy of 0.72 of the time: bfloat16 "
+    "as words, 512 keys 1.93 (as numbers 2.35), 1024 1.43 (1.69), 2048 1.22 (1.61), 4096 1.20 (1.77), 8192 1.16 "
+    "(1.87), 16384 1.12 (2.80), 32768 1.27 (2.33), 65536 1.53 (2.46)"
 )
 _UNTIMED = "2026-11-25: fits the registers of gfx942; not timed"
+_SMALL_PACKED = (PackedLaunch(64, 1024, 32, 64),)
+_SMALL = "small, so that short rows take all ways"
+# What the kernels call the dtypes of two numbers to a word (kernels/packed.py).
+PACKED = {torch.bfloat16: 1, torch.float16: 2}
 ROW_LAUNCH = {
-    "cuda": RowLaunch(1024, (32, 64), 4, 32, 32, (16384, 32768), (8192, 16384), 8192, 16, 2, _TIMED),
-    "hip": RowLaunch(4096, (32, 32), 4, 64, 8, (8192, 32768), (16384, 16384), 8192, 4, 2, _UNTIMED),
-    "interpreter": RowLaunch(
-        4096, (32, 32), 4, 32, 16, (1024, 1024), (1024, 1024), 512, 1, 1, "small, so that short rows take both ways"
-    ),
+    "cuda": RowLaunch(1024, (32, 64), 4, 32, 32, (16384, 32768), (8192, 16384), 8192, 16, 2, _PACKED, _TIMED),
+    "hip": RowLaunch(4096, (32, 32), 4, 64, 8, (8192, 32768), (16384, 16384), 8192, 4, 2, (), _UNTIMED),
+    "interpreter": RowLaunch(4096, (32, 32), 4, 32, 16, (1024, 1024), (1024, 1024), 512, 1, 1, _SMALL_PACKED, _SMALL),
 }
 
 
@@ -105,23 +131,40 @@ def forward(scores: torch.Tensor, alpha: float, values: torch.Tensor | None) -> 
     passes = of_rows(scores.shape[:1], dtype=torch.int32, device=scores.device)
     if probs.numel():
         order, tolerance = order_of(alpha, values, scores.device), TOLERANCE[scores.dtype]
+        dtype, (held, found) = operand.dtype, as_held(operand, probs, order.power)
 
-        def calls_of(scores: torch.Tensor, *values: torch.Tensor) -> list[Call]:
-            return [forward_call(scores, order.over(*values), probs, passes, tolerance)]
+        def calls_of(held: torch.Tensor, *values: torch.Tensor) -> list[Call]:
+            return [forward_call(held, dtype, order.over(*values), found, passes, tolerance)]
 
-        starts.run(("rows", order.power, order.stride, tolerance), order.beside(operand), (probs, passes), calls_of)
+        numbers = "rows", dtype, order.power, order.stride, tolerance
+        starts.run(numbers, order.beside(held), (found, passes), calls_of)
     return probs.to(scores.dtype), passes
+
+
+def as_held(
+    scores: torch.Tensor, probs: torch.Tensor, power: int, backend: str = BACKEND
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return scores and probabilities as the forward kernel takes them: where rows are held as words, as int32."""
+    begins_at_words = scores.shape[1] % 2 == scores.stride(0) % 2 == scores.storage_offset() % 2 == 0
+    if power not in (1, 2) or scores.dtype not in PACKED or not begins_at_words:
+        return scores, probs
+    if ROW_LAUNCH[backend].packed_for(scores.shape[1]) is None:
+        return scores, probs
+    return scores.view(torch.int32), probs.view(torch.int32)
 
 
 def forward_call(
     scores: torch.Tensor,
+    dtype: torch.dtype,
     order: Order,
     probs: torch.Tensor,
     passes: torch.Tensor,
     tolerance: float,
     backend: str = BACKEND,
 ) -> Call:
-    """Return the start of the forward kernel for scores that `_operand` returned."""
+    """Return the start of the forward kernel for scores of a dtype, as `as_held` returned them."""
+    if scores.dtype != dtype:
+        return _packed_call(scores, dtype, order, probs, passes, tolerance, backend)
     launch, (n_rows, n_keys) = ROW_LAUNCH[backend], scores.shape
     arguments = {
         "scores_ptr": scores,
@@ -143,6 +186,35 @@ def forward_call(
     constants = {"POWER": order.power, "IS_FULL": rows == 1 and keys == n_keys, "GROUPS": groups}
     constants |= {"ROWS": rows, "BLOCK_N": keys}
     return Call("rows_whole", rows_whole_kernel, ceil_div(n_rows, rows), program, backend, arguments, constants)
+
+
+def _packed_call(
+    words: torch.Tensor,
+    dtype: torch.dtype,
+    order: Order,
+    probs: torch.Tensor,
+    passes: torch.Tensor,
+    tolerance: float,
+    backend: str,
+) -> Call:
+    launch, (n_rows, n_words) = ROW_LAUNCH[backend], words.shape
+    packed = launch.packed_for(2 * n_words)
+    assert packed is not None
+    block = max(16, (1 << (n_words - 1).bit_length()) // PARTS.value)
+    warps = min(max(1, PARTS.value * block // (packed.per_thread * launch.lanes)), launch.most_warps)
+    arguments = {
+        "words_ptr": words,
+        "probs_ptr": probs,
+        "passes_ptr": passes,
+        "n_words": n_words,
+        "row_stride": words.stride(0),
+        "tolerance": tolerance,
+        "max_passes": MAX_PASSES,
+    }
+    is_full = PARTS.value * block == n_words
+    constants = {"POWER": order.power, "DTYPE": PACKED[dtype], "IS_FULL": is_full, "BLOCK_W": block}
+    program = Program(warps, 1, packed.registers)
+    return Call("rows_packed", rows_packed_kernel, n_rows, program, backend, arguments, constants)
 
 
 def backward(

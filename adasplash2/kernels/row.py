@@ -9,7 +9,8 @@ import triton
 import triton.language as tl
 
 from .any_power import probs_of, rough_powers, sensitivity_of
-from .power import norm_step
+from .packed import PARTS, unpacked
+from .power import gap_probs, gap_sensitivity, norm_step
 from .tile import INTERPRETED, add_exactly, any_of, positive
 
 # How near to 1 a mass has to come before it is computed to the last bit, and powers that `rough_powers` serves.
@@ -94,26 +95,73 @@ def root_in_hand(z, ordinary, step, power, tolerance, max_passes, POWER: tl.cons
     the row.  Where the power is loaded, most of the way is gone by `rough_powers`.
     Lemmas: threshold_subset, newton_norm_left, residual_bound
     """
-    tau = step * 0.0 - 1.0
-    rest = tau * 0.0
+    origin = step * 0.0
+    tau, rest = step * 0.0 - 1.0, origin
     passes = tl.zeros(tau.shape, tl.int32)
     if GROUPS > 1:
-        grouped = tl.reshape(z, [z.shape[0], GROUPS, z.shape[1] // GROUPS])
-        peaks = tl.max(grouped, axis=1)
-        tau, rest, passes = _ascend(peaks, tau, rest, ordinary, step, power, ROUGH, max_passes, POWER, True)
+        peaks = tl.max(tl.reshape(z, [z.shape[0], GROUPS, z.shape[1] // GROUPS]), axis=1)
+        tau, rest, passes = ascend(peaks, origin, tau, rest, ordinary, step, power, ROUGH, max_passes, POWER, True, 0)
     if POWER == 0:
-        tau, rest, passes = _ascend(z, tau, rest, ordinary, step, power, ROUGH, max_passes, POWER, True)
-    tau, rest, more = _ascend(z, tau, rest, ordinary, step, power, tolerance, max_passes, POWER, False)
+        tau, rest, passes = ascend(z, origin, tau, rest, ordinary, step, power, ROUGH, max_passes, POWER, True, 0)
+    tau, rest, more = ascend(z, origin, tau, rest, ordinary, step, power, tolerance, max_passes, POWER, False, 0)
     return tau, rest, more if POWER > 0 else passes + more
 
 
 @triton.jit
-def _ascend(z, tau, rest, open_rows, step, power, tolerance, max_passes, POWER: tl.constexpr, IS_ROUGH: tl.constexpr):
+def score_threshold(origin, tau, rest, power):
+    """Return a threshold in the unit of the scores, not counted from the origin, as a pair; for a power of 1 or 2."""
+    tau, lost = add_exactly(origin, tau * power)
+    return tau, lost + rest * power
+
+
+@triton.jit
+def score_gap(scores, tau, rest):
+    """Return ``max(score - threshold, 0)``, [rows, keys], for a pair from `score_threshold`; 0 for -inf."""
+    # A difference of floats is rounded relative to itself, so that an offset costs nothing here either.
+    return tl.maximum((scores - tau[:, None]) - rest[:, None], 0.0)
+
+
+@triton.jit
+def _packed_sums(parts, origin, tau, rest, step, power, POWER: tl.constexpr, DTYPE: tl.constexpr):
+    """Return mass and slope of a row held in PARTS of words; arguments as of `ascend`."""
+    upper, lower = score_threshold(origin, tau, rest, power)
+    probs = tl.zeros(parts[0].shape, tl.float32)
+    sensitivity = probs
+    for i in tl.static_range(PARTS):
+        first, second = unpacked(parts[i], tau, DTYPE)
+        gap, other = score_gap(first, upper, lower), score_gap(second, upper, lower)
+        probs += gap_probs(gap, (power, power), POWER)
+        probs += gap_probs(other, (power, power), POWER)
+        sensitivity += gap_sensitivity(gap, (power, power), POWER)
+        sensitivity += gap_sensitivity(other, (power, power), POWER)
+    mass, slope = sums_of(probs, sensitivity)
+    # A gap in the unit of tau is step times one of scores.
+    return mass * gap_probs(step, (power, power), POWER), slope * gap_sensitivity(step, (power, power), POWER)
+
+
+@triton.jit
+def _sums_at(z, tau, rest, power, POWER: tl.constexpr, IS_ROUGH: tl.constexpr):
+    """Return mass and slope of the rows of a tile at a threshold; arguments as of `ascend`."""
+    if IS_ROUGH and POWER == 0:
+        gap = tl.maximum(z - tau[:, None], 0.0)
+        probs, sensitivity = rough_powers(gap, power[:, None])
+    else:
+        gap, probs = row_probs(z, tau, rest, power, POWER)
+        sensitivity = sensitivity_of(gap, probs, POWER)
+    return sums_of(probs, sensitivity)
+
+
+@triton.jit
+def ascend(
+    z, origin, tau, rest, open_rows, step, power, tolerance, max_passes,
+    POWER: tl.constexpr, IS_ROUGH: tl.constexpr, PACKED: tl.constexpr,
+):  # fmt: skip
     """Return the threshold after Newton steps on the norm, as a pair, and how many the tolerance asked for.
 
     They rise from a point at or left of the root, such as -1.  A row whose mass is within the tolerance of 1 takes one
     more step, which leaves an error of the order of its square, and stays as it is.  If IS_ROUGH, powers that are too
-    large for that wait.  Lemma: newton_is_quadratic
+    large for that wait.  If PACKED, the dtype of packed.py, z are PARTS of words of scores, and ``origin`` is where z
+    counts them from.  Lemma: newton_is_quadratic
     """
     passes = tl.zeros(tau.shape, tl.int32)
     if IS_ROUGH:
@@ -121,13 +169,10 @@ def _ascend(z, tau, rest, open_rows, step, power, tolerance, max_passes, POWER: 
     index_of_pass = 0
     more = any_of(open_rows)
     while (more > 0) & (index_of_pass < max_passes):
-        if IS_ROUGH and POWER == 0:
-            gap = tl.maximum(z - tau[:, None], 0.0)
-            probs, sensitivity = rough_powers(gap, power[:, None])
+        if PACKED > 0:
+            mass, slope = _packed_sums(z, origin, tau, rest, step, power, POWER, PACKED)
         else:
-            gap, probs = row_probs(z, tau, rest, power, POWER)
-            sensitivity = sensitivity_of(gap, probs, POWER)
-        mass, slope = sums_of(probs, sensitivity)
+            mass, slope = _sums_at(z, tau, rest, power, POWER, IS_ROUGH)
         next_tau, next_rest = next_pair(tau, rest, mass, slope, step, power, POWER)
         tau, rest = tl.where(open_rows, next_tau, tau), tl.where(open_rows, next_rest, rest)
         open_rows = open_rows & (tl.abs(mass - 1.0) > tolerance)

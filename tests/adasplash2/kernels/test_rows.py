@@ -14,6 +14,7 @@ from staged import DEVICE, U, score_matrices
 import entmax_ref
 from adasplash2 import row_launch
 from adasplash2.kernels.logarithm import log_of
+from adasplash2.kernels.packed import packed, unpacked
 from adasplash2.problem import MAX_PASSES
 from adasplash2.reference.movement import jacobian_product, of_alpha
 
@@ -21,7 +22,8 @@ ALPHAS = (1.0 + 2.0**-20, 1.03125, 1.25, 1.5, 1.75, 2.0)
 each_alpha = pytest.mark.parametrize("alpha", ALPHAS)
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 LAUNCH = row_launch.ROW_LAUNCH[row_launch.BACKEND]
-LENGTHS = (1, 17, 300, LAUNCH.most[1] + 1)
+# Of 16 bits, 300 and the last are held as words in the interpreter, and the last three on a GPU.
+LENGTHS = (1, 17, 300, LAUNCH.most[1] + 1, LAUNCH.packed[0].least, LAUNCH.packed[-1].most - 6)
 
 
 def hard_rows(n, count=None, seed=0):
@@ -112,17 +114,18 @@ def test_an_alpha_for_each_row(n):
             assert (np.abs(p - entmax_ref.entmax(row, order)) <= allowed(row[None], order, torch.float32)[0]).all()
 
 
-@pytest.mark.parametrize("n", [5, LAUNCH.most[1] + 1])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("n", [5, LAUNCH.packed[0].least + 6, LAUNCH.most[1] + 1])
 @pytest.mark.parametrize("alpha", [1.5, 2.0, 1.25, None])
-def test_rows_by_the_contract(n, alpha):
+def test_rows_by_the_contract(n, alpha, dtype):
     """NaN, +inf and no key at all, and an alpha that no kernel has; no other row is touched."""
-    rows = torch.zeros(8, n)
+    rows = torch.zeros(8, n, dtype=dtype)
     rows[0], rows[1, 2], rows[2, n - 1] = -torch.inf, torch.nan, torch.inf
     rows[3], rows[3, 1] = torch.nan, -torch.inf
     rows[1, 0] = rows[2, 0] = -torch.inf
     values = None if alpha else torch.tensor([1.5, 1.5, 1.5, 1.5, 1.0, 2.5, torch.nan, 1.25])[:, None].to(DEVICE)
     probs, _ = row_launch.forward(rows.to(DEVICE), alpha or 0.0, values)
-    d_probs = torch.ones(8, n, device=DEVICE)
+    d_probs = torch.ones(8, n, dtype=dtype, device=DEVICE)
     d_probs[:, 0] = 2.0
     d_scores, d_alpha = row_launch.backward(d_probs, probs, alpha or 0.0, values, alpha is None)
     for found in (probs.cpu(), d_scores.cpu()):
@@ -191,6 +194,33 @@ def test_strides(alpha):
     assert (shared - plain[:1]).abs().max() <= 8 * U and torch.equal(shared, shared[:1].expand(6, 40))
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+def test_rows_that_begin_within_a_word_are_not_held_as_words(dtype):
+    n = LAUNCH.packed[0].least
+    base = torch.from_numpy(hard_rows(n + 5, 4)).clamp(-6e4, 6e4).to(dtype).to(DEVICE)
+    for scores in (base[:, :n], base[:, 1 : n + 1], base[:, : n + 1], base[1:, 2 : n + 2], base[:1, 1 : n + 1]):
+        wanted = row_launch.forward(scores.contiguous(), 1.5, None)[0]
+        found = row_launch.forward(scores, 1.5, None)[0]
+        # A rounding of 16 bits at most, where sums in another order differ.
+        assert ((found.float() - wanted.float()).abs() <= torch.finfo(dtype).eps * wanted.float().abs()).all()
+
+
+@pytest.mark.parametrize("dtype", [1, 2])
+@given(numbers=st.lists(st.integers(-(2**15), 2**15 - 1), min_size=32, max_size=32))
+@examples(20)
+def test_words_hold_two_numbers(dtype, numbers):
+    """Every number of 16 bits comes out of its word as it is, and goes back into it; NaN and subnormals as they can."""
+    half = torch.tensor(numbers, dtype=torch.int16, device=DEVICE)
+    first, second = torch.zeros(2, 16, device=DEVICE)
+    again = torch.zeros(16, dtype=torch.int32, device=DEVICE)
+    words_kernel[(1,)](half.view(torch.int32), first, second, again, dtype)
+    plain = half.view({1: torch.bfloat16, 2: torch.float16}[dtype]).float().view(16, 2)
+    for found, wanted in zip((first, second), plain.unbind(1), strict=True):
+        assert (found.eq(wanted) | (found.isnan() & wanted.isnan())).all()
+    back = again.view(torch.int16).view(16, 2)
+    assert ((back == half.view(16, 2)) | plain.isnan() | (plain.abs() < 2.0**-126)).all()
+
+
 @pytest.mark.parametrize("alpha", [1.5, 2.0])
 def test_a_row_does_not_depend_on_its_neighbours(alpha):
     rows = torch.from_numpy(hard_rows(50)).float().to(DEVICE)
@@ -206,6 +236,15 @@ def test_a_row_does_not_depend_on_its_neighbours(alpha):
 def test_long_rows(n, alpha):
     _, probs, passes = assert_rows(hard_rows(n), alpha, torch.float32)
     assert passes.max() <= 8 and (probs.double().sum(-1) - 1.0).abs().max() <= 2.0**-18
+
+
+@triton.jit
+def words_kernel(words_ptr, first_ptr, second_ptr, again_ptr, DTYPE: tl.constexpr):
+    places = tl.arange(0, 16)[None, :]
+    first, second = unpacked(tl.load(words_ptr + places), tl.zeros([1], tl.float32), DTYPE)
+    tl.store(first_ptr + places, first)
+    tl.store(second_ptr + places, second)
+    tl.store(again_ptr + places, packed(first, second, DTYPE))
 
 
 @triton.jit
