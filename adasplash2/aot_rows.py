@@ -54,9 +54,8 @@ def meta_calls(backend: str, dtype: torch.dtype, n_keys: int, alpha: float) -> l
     of_alpha = alpha not in (1.5, 2.0)
     values = torch.empty(64, 1, device="meta") if of_alpha else None
     order = row_launch.order_of(alpha, values, rows.device)
-    held, probs = row_launch.as_held(rows, rows, order.power, backend)
     return [
-        row_launch.forward_call(held, dtype, order, probs, passes, 2.0**-17, backend),
+        row_launch.forward_call(rows, order, rows, passes, 2.0**-17, backend),
         row_launch.backward_call(rows, rows, order, rows, d_alpha, of_alpha, backend),
     ]
 

@@ -61,8 +61,11 @@ class RowLaunch:
         warps = min(max(1, rows * keys // (self.per_thread[power > 0] * self.lanes)), self.most_warps)
         return rows, keys, _program(warps, 1)
 
-    def packed_for(self, n_keys: int) -> PackedLaunch | None:
-        """Return how rows of this length are held as words, or None for those that are not."""
+    def packed_for(self, rows: torch.Tensor, power: int) -> PackedLaunch | None:
+        """Return how rows are held as words, or None for those that are not, or do not begin and end at words."""
+        n_keys = rows.shape[1]
+        if power not in (1, 2) or rows.dtype not in PACKED or n_keys % 2 or rows.stride(0) % 2 or _is_odd(rows):
+            return None
         return next((packed for packed in self.packed if packed.least <= n_keys <= packed.most), None)
 
     def blocks(self) -> Program:
@@ -75,7 +78,7 @@ def _program(warps: int, stages: int) -> Program:
 
 
 # Others were timed: at 32768 keys 32 words in 64 registers 1.37, 16 in 56 2.4 of a copy; at 8192 keys 64 in 96 1.19.
-_PACKED = (PackedLaunch(512, 8192, 32, 64), PackedLaunch(8194, 65536, 64, 96))
+_PACKED = (PackedLaunch(512, 8192, 32, 80), PackedLaunch(8194, 65536, 64, 128))
 _TIMED = (
     "2026-11-25, H100, 2 ** 26 numbers N(0, 1), alpha 1.5, forward over a copy of the same bytes, bfloat16, float32: "
     "1024 keys 1.27, 1.02 (two rows a program 1.84, 1.05); 8192 keys 1.42, 1.03 (32 a thread 1.56, 1.04); 32768 keys "
@@ -131,41 +134,27 @@ def forward(scores: torch.Tensor, alpha: float, values: torch.Tensor | None) -> 
     passes = of_rows(scores.shape[:1], dtype=torch.int32, device=scores.device)
     if probs.numel():
         order, tolerance = order_of(alpha, values, scores.device), TOLERANCE[scores.dtype]
-        dtype, (held, found) = operand.dtype, as_held(operand, probs, order.power)
 
-        def calls_of(held: torch.Tensor, *values: torch.Tensor) -> list[Call]:
-            return [forward_call(held, dtype, order.over(*values), found, passes, tolerance)]
+        def calls_of(scores: torch.Tensor, *values: torch.Tensor) -> list[Call]:
+            return [forward_call(scores, order.over(*values), probs, passes, tolerance)]
 
-        numbers = "rows", dtype, order.power, order.stride, tolerance
-        starts.run(numbers, order.beside(held), (found, passes), calls_of)
+        starts.run(("rows", order.power, order.stride, tolerance), order.beside(operand), (probs, passes), calls_of)
     return probs.to(scores.dtype), passes
-
-
-def as_held(
-    scores: torch.Tensor, probs: torch.Tensor, power: int, backend: str = BACKEND
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return scores and probabilities as the forward kernel takes them: where rows are held as words, as int32."""
-    begins_at_words = scores.shape[1] % 2 == scores.stride(0) % 2 == scores.storage_offset() % 2 == 0
-    if power not in (1, 2) or scores.dtype not in PACKED or not begins_at_words:
-        return scores, probs
-    if ROW_LAUNCH[backend].packed_for(scores.shape[1]) is None:
-        return scores, probs
-    return scores.view(torch.int32), probs.view(torch.int32)
 
 
 def forward_call(
     scores: torch.Tensor,
-    dtype: torch.dtype,
     order: Order,
     probs: torch.Tensor,
     passes: torch.Tensor,
     tolerance: float,
     backend: str = BACKEND,
 ) -> Call:
-    """Return the start of the forward kernel for scores of a dtype, as `as_held` returned them."""
-    if scores.dtype != dtype:
-        return _packed_call(scores, dtype, order, probs, passes, tolerance, backend)
+    """Return the start of the forward kernel for scores that `_operand` returned."""
     launch, (n_rows, n_keys) = ROW_LAUNCH[backend], scores.shape
+    packed = launch.packed_for(scores, order.power)
+    if packed is not None:
+        return _packed_call(scores, packed, order, probs, passes, tolerance, backend)
     arguments = {
         "scores_ptr": scores,
         "alpha_ptr": scores if order.values is None else order.values,
@@ -189,32 +178,30 @@ def forward_call(
 
 
 def _packed_call(
-    words: torch.Tensor,
-    dtype: torch.dtype,
+    scores: torch.Tensor,
+    packed: PackedLaunch,
     order: Order,
     probs: torch.Tensor,
     passes: torch.Tensor,
     tolerance: float,
     backend: str,
 ) -> Call:
-    launch, (n_rows, n_words) = ROW_LAUNCH[backend], words.shape
-    packed = launch.packed_for(2 * n_words)
-    assert packed is not None
+    launch, n_words = ROW_LAUNCH[backend], scores.shape[1] // 2
     block = max(16, (1 << (n_words - 1).bit_length()) // PARTS.value)
     warps = min(max(1, PARTS.value * block // (packed.per_thread * launch.lanes)), launch.most_warps)
     arguments = {
-        "words_ptr": words,
+        "scores_ptr": scores,
         "probs_ptr": probs,
         "passes_ptr": passes,
         "n_words": n_words,
-        "row_stride": words.stride(0),
+        "row_stride": scores.stride(0) // 2,
         "tolerance": tolerance,
         "max_passes": MAX_PASSES,
     }
     is_full = PARTS.value * block == n_words
-    constants = {"POWER": order.power, "DTYPE": PACKED[dtype], "IS_FULL": is_full, "BLOCK_W": block}
+    constants = {"POWER": order.power, "DTYPE": PACKED[scores.dtype], "IS_FULL": is_full, "BLOCK_W": block}
     program = Program(warps, 1, packed.registers)
-    return Call("rows_packed", rows_packed_kernel, n_rows, program, backend, arguments, constants)
+    return Call("rows_packed", rows_packed_kernel, scores.shape[0], program, backend, arguments, constants)
 
 
 def backward(
@@ -276,3 +263,8 @@ def _operand(rows: torch.Tensor) -> torch.Tensor:
     """Return rows whose keys lie next to each other; the interpreter gets float32 for bfloat16 (`launch`)."""
     rows = rows if rows.stride(1) == 1 else rows.contiguous()
     return rows.float() if INTERPRETED and rows.dtype == torch.bfloat16 else rows
+
+
+def _is_odd(rows: torch.Tensor) -> bool:
+    """Return whether rows begin within a word, which memory without an address does not."""
+    return not rows.is_meta and rows.data_ptr() % 4 != 0

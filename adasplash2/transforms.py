@@ -96,8 +96,9 @@ def as_function(
     def call(*arguments: Any) -> Any:
         if not torch.compiler.is_compiling():
             if _is_plain(arguments):
-                return Plain.apply(*arguments) if torch.is_grad_enabled() else implementation(*arguments)
-            # Where nothing is differentiated, a Function is nothing but time of the host.
+                # Where nothing is differentiated, a Function is nothing but time of the host.
+                watched = torch.is_grad_enabled() and any(getattr(one, "requires_grad", False) for one in arguments)
+                return Plain.apply(*arguments) if watched else implementation(*arguments)
             watched = torch.is_grad_enabled() or under_transform()
             return Function.apply(*arguments) if watched else operator(*arguments)
         # A graph holds the operator, whose own derivative is enough there, and breaks where torch.func differentiates.

@@ -31,9 +31,8 @@ def unpacked(words, witness, DTYPE: tl.constexpr):
         first = (words << (16 + none)).to(tl.float32, bitcast=True)
         second = (words & (-65536 - none)).to(tl.float32, bitcast=True)
     else:
-        words = words ^ none
-        first = words.to(tl.int16).to(tl.float16, bitcast=True).to(tl.float32)
-        second = (words >> 16).to(tl.int16).to(tl.float16, bitcast=True).to(tl.float32)
+        first = (words >> none).to(tl.int16).to(tl.float16, bitcast=True).to(tl.float32)
+        second = (words >> (16 + none)).to(tl.int16).to(tl.float16, bitcast=True).to(tl.float32)
     return first, second
 
 

@@ -11,24 +11,24 @@ from .tile import any_of, larger_or_nan, row_maximum
 
 @triton.jit
 def rows_packed_kernel(
-    words_ptr, probs_ptr, passes_ptr, n_words, row_stride, tolerance, max_passes,
+    scores_ptr, probs_ptr, passes_ptr, n_words, row_stride, tolerance, max_passes,
     POWER: tl.constexpr, DTYPE: tl.constexpr, IS_FULL: tl.constexpr, BLOCK_W: tl.constexpr,
 ):  # fmt: skip
     """Grid (rows,).
 
-    Reads words (n_rows, n_words), int32 of two keys each (packed.py), of any row stride, in PARTS of BLOCK_W words.
-    Writes contiguous words of probabilities, and how many steps the tolerance of each row asked for.  They are not
-    divided by their sum: where a row has converged that is 1 to its tolerance, a hundredth of what 16 bits round.
-    Where the search starts, at the threshold of the largest key of each place of all parts, is at or left of that of
-    the row.  Lemmas: threshold_subset, newton_norm_left, residual_bound
+    Reads scores as words (n_rows, n_words), int32 of two keys each (packed.py), in PARTS of BLOCK_W, with a row stride
+    in words.  Writes contiguous probabilities in the same way, and how many steps the tolerance of each row asked for.
+    They are not divided by their sum: where a row has converged that is 1 to its tolerance, a hundredth of what 16 bits
+    round.  The search starts at the threshold of the largest key of each place of all parts, at or left of that of the
+    row.  Lemmas: threshold_subset, newton_norm_left, residual_bound
     """
     rows = tl.program_id(0) + tl.arange(0, 1)
     places = tl.arange(0, BLOCK_W)[None, :]
-    words_ptr += tl.program_id(0).to(tl.int64) * row_stride
-    probs_ptr += tl.program_id(0).to(tl.int64) * n_words
+    words_ptr = scores_ptr.to(tl.pointer_type(tl.int32)) + tl.program_id(0).to(tl.int64) * row_stride
+    probs_ptr = probs_ptr.to(tl.pointer_type(tl.int32)) + tl.program_id(0).to(tl.int64) * n_words
     parts = ()
     peaks = tl.full([1, BLOCK_W], float("-inf"), tl.float32)
-    step, power, _ = row_order(words_ptr, rows, rows >= 0, 0, POWER)
+    step, power, _ = row_order(scores_ptr, rows, rows >= 0, 0, POWER)
     rest = step * 0.0
     tau = rest - 1.0
     for i in tl.static_range(PARTS):
