@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from .legend import legend_below
 from .passes import PassRecord, PassResult
 from .report import header_lines
 from .table import Table, text_lines
@@ -89,9 +90,7 @@ def pass_figure(record: PassRecord) -> Any:
         panel.set_title(f"alpha {alpha:g}: mean (line), most (mark)", fontsize=9)
         panel.set_xlabel("length")
     panels[0].set_ylabel("passes")
-    handles, labels = panels[0].get_legend_handles_labels()
-    if handles:
-        figure.legend(handles, labels, loc="outside lower center", ncols=5, fontsize=8)
+    legend_below(figure, panels, 5)
     return figure
 
 

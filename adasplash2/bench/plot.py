@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from .contenders import TITLES
+from .legend import legend_below
 from .readings import present, time_of
 from .record import CaseResult, SpeedRecord
 
@@ -44,12 +45,7 @@ def speed_figure(record: SpeedRecord, results: Sequence[CaseResult] | None = Non
     panels[0].set_yticks(range(len(results)), [result.case.label for result in results], fontsize=7)
     if results:
         panels[0].invert_yaxis()
-    handles: dict[str, Any] = {}
-    for panel in panels:
-        for handle, label in zip(*panel.get_legend_handles_labels(), strict=True):
-            handles.setdefault(label, handle)
-    if handles:
-        figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=len(handles), fontsize=8)
+    legend_below(figure, panels)
     return figure
 
 

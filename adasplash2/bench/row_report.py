@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from .legend import legend_below
 from .report import contest_lines, gap
 from .row_contenders import ENTMAX, TITLES
 from .rows import RowRecord, RowResult
@@ -117,7 +118,5 @@ def row_figure(record: RowRecord) -> Any:
             panel.set_yscale("log")
             panel.set_title(f"{kind[0]}, alpha {kind[1]:g}: {part}, ms", fontsize=9)
             panel.spines[["top", "right"]].set_visible(False)
-    handles, labels = panels[0][0].get_legend_handles_labels()
-    if handles:
-        figure.legend(handles, labels, loc="outside lower center", ncols=len(handles), fontsize=8)
+    legend_below(figure, panels.flat)
     return figure

@@ -91,6 +91,13 @@ def test_tables_and_figure():
     assert len(row_report.row_figure(record(result())).axes) == 2
 
 
+def test_the_legend_names_who_is_missing_in_the_first_panel():
+    late = RowEntry("adasplash", forward_ms=(0.5,), step_ms=(0.9,))
+    second = RowResult(RowCase(1024, 65536, "fp32", 2.0), (*result().entries[:2], late))
+    figure = row_report.row_figure(record(result(), second, asked=2))
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["ours", "copy", "triton_entmax"]
+
+
 def test_a_record_comes_back_the_same(tmp_path):
     made = record(result())
     write_record(tmp_path / "rows.json", made)
