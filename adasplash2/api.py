@@ -6,7 +6,7 @@ from typing import Any, Literal, NamedTuple, overload
 
 import torch
 
-from . import mask_ranges, reference
+from . import mask_ranges, nested, reference
 from .arguments import accept, check_operands
 from .operands import Folded, autocast, fold, unfold, widen
 from .problem import MAX_HEAD_DIM, Problem, alphas_of, check_order
@@ -128,7 +128,9 @@ def entmax_attention(
     query : Tensor, shape (..., heads, n_queries, head_dim)
         float32, bfloat16 or float16, any strides (float64 on the reference path).  Leading dimensions of query, key and
         value broadcast, and there may be any number of them, none included.  Under `torch.autocast` all operands but
-        float64 ones are cast to its dtype.
+        float64 ones are cast to its dtype.  All three may be jagged nested tensors, (batch, heads, length, head_dim) or
+        (batch, length, head_dim): nothing is padded or copied, and ``is_causal`` and ``window_size`` are those of each
+        sequence.
     key : Tensor, shape (..., kv_heads, n_keys, head_dim)
         dtype and device of query.
     value : Tensor, shape (..., kv_heads, n_keys, value_dim)
@@ -175,12 +177,12 @@ def entmax_attention(
 
     Returns
     -------
-    out : Tensor, dtype of query, shape (..., heads, n_queries, value_dim)
+    out : Tensor, dtype of query, shape (..., heads, n_queries, value_dim), jagged if query is
         A row without a visible key is 0, and so are its gradients.  A row with a NaN or +inf score is NaN, no other
         row is, and its NaN reaches the gradients of its query and of the keys and values it sees.  A score of -inf
         makes its key invisible.
     aux : AttentionAux
-        Only with ``return_aux=True``.
+        Only with ``return_aux=True``.  For jagged operands its rows are those of ``out.values()``.
 
     Raises
     ------
@@ -226,6 +228,18 @@ def entmax_attention(
     >>> bool((aux.mass - 1).abs().max() < 1e-5)
     True
     """
+    if nested.is_nested(query, key, value):
+        padded = {"attn_mask": attn_mask, "seqlens_q": seqlens_q, "seqlens_k": seqlens_k, "key_ranges": key_ranges}
+        packed, seen = nested.unpacked(
+            "entmax_attention", query, key, value, window_size, is_causal=is_causal, padded=padded
+        )
+        options: dict[str, Any] = {"alpha": alpha, "impl": impl, "key_ranges": seen}
+        if not return_aux:
+            return nested.repacked(
+                entmax_attention(*packed, None, dropout_p, False, scale, enable_gqa, **options), query
+            )
+        attended = entmax_attention(*packed, None, dropout_p, False, scale, enable_gqa, return_aux=True, **options)
+        return nested.repacked(attended[0], query), attended[1]
     check_operands(query, key, value, attn_mask)
     query, key, value = (autocast(operand) for operand in (query, key, value))
     mask = None if attn_mask is None else autocast(attn_mask)

@@ -37,11 +37,7 @@ def check_operands(query: object, key: object, value: object, attn_mask: object)
         if not isinstance(tensor, torch.Tensor):
             raise TypeError(f"{_CALLER}: {name} must be a torch.Tensor, got {type(tensor).__name__}. Convert it first.")
         if tensor.is_nested:
-            raise TypeError(
-                f"{_CALLER}: {name} is a nested tensor ({tensor.layout}); operands must be dense. Call once for each "
-                f"of .unbind(), or pad with torch.nested.to_padded_tensor({name}, 0.0) and hide the padded keys with "
-                f"attn_mask and impl='reference'."
-            )
+            raise TypeError(f"{_CALLER}: {name} is a nested tensor; only query, key and value may be. Use window_size.")
         if tensor.layout != torch.strided:
             raise TypeError(
                 f"{_CALLER}: {name} has layout {tensor.layout}; operands must be dense. Convert it with .to_dense()."

@@ -127,15 +127,6 @@ def test_what_only_the_reference_path_takes(operands, options, error, message):
     )
 
 
-@pytest.mark.parametrize("impl", ["reference", "triton"])
-@pytest.mark.parametrize("layout", [torch.jagged, torch.strided], ids=str)
-@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
-def test_nested_tensors_are_sent_to_padding(impl, layout):
-    ragged = torch.nested.nested_tensor([torch.zeros(8, 16), torch.zeros(5, 16)], layout=layout)
-    message = r"query is a nested tensor.*unbind.*to_padded_tensor.*attn_mask"
-    refused((ragged, ragged, ragged), {"impl": impl}, TypeError, message)
-
-
 def test_devices_must_agree():
     query, key, value = tensors()
     with pytest.raises(ValueError, match=r"key is on meta, query on cpu"):

@@ -21,6 +21,7 @@ RANKS = {
     "targets": 0,
     "visible": 0,
     "mask_ranges": 0,
+    "nested": 0,
     "transforms": 0,
     "problem": 0,
     "starts": 0,
