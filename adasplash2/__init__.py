@@ -1,6 +1,7 @@
 """Exact alpha-entmax attention and row-wise maps: histogram kernels in Triton, and torch, held to an exact oracle."""
 
 from .api import AttentionAux, entmax_attention
+from .choice import implementation
 from .losses import entmax_loss
 from .maps import entmax, entmax15, sparsemax
 from .varlen import entmax_attention_varlen
@@ -14,5 +15,6 @@ __all__ = [
     "entmax_attention",
     "entmax_attention_varlen",
     "entmax_loss",
+    "implementation",
     "sparsemax",
 ]

@@ -8,6 +8,7 @@ import torch
 
 from . import mask_ranges, nested, reference
 from .arguments import accept, check_operands
+from .choice import chosen_for
 from .operands import Folded, autocast, fold, unfold, widen
 from .problem import MAX_HEAD_DIM, Problem, alphas_of, check_order
 from .visible import Visibility, as_mask, combined_mask, intersection, ranges_of, visible_blocks
@@ -257,7 +258,7 @@ def entmax_attention(
         return_aux=return_aux,
     )
     if impl is None:
-        impl = "triton" if query.is_cuda else "reference"
+        impl = chosen_for(query)
     if impl == "triton":
         _check_kernels(query, value, alpha)
     visibility = Visibility(window_size, seqlens_q, seqlens_k, padding_side, key_ranges)

@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
+from .choice import IMPLEMENTATIONS
 from .transforms import under_transform
 
-IMPLEMENTATIONS = ("triton", "reference")
 # Scores are float32.
 MAX_SCALE = torch.finfo(torch.float32).max
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)

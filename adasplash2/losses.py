@@ -6,10 +6,11 @@ from typing import Any, Literal
 
 import torch
 
+from .choice import Implementation
 from .maps import orders_of, probs_of
 from .operands import raise_autocast
 from .reference.fenchel_young import fenchel_young
-from .row_arguments import Implementation, as_dim, as_impl, as_order, check_input
+from .row_arguments import as_dim, as_impl, as_order, check_input
 from .targets import as_target
 
 Reduction = Literal["none", "mean", "sum"]

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import torch
 
+from .choice import Implementation
 from .operands import raise_autocast
 from .reference.rows import reference_rows
-from .row_arguments import Implementation, as_dim, as_impl, as_order, check_input
+from .row_arguments import as_dim, as_impl, as_order, check_input
 
 
 def entmax(

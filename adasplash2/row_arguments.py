@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 import numbers
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 
+from .choice import Implementation, chosen_for
 from .problem import check_order
 
-Implementation = Literal["triton", "reference"]
 DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 # Tuples, because torch.compile does not trace unions of types.
 _ARRAYS = (np.ndarray, np.generic)
@@ -98,7 +98,7 @@ def _as_orders(caller: str, alpha: torch.Tensor, tensor: torch.Tensor, dim: int)
 def as_impl(caller: str, impl: Any, tensor: torch.Tensor, order: float | torch.Tensor) -> Implementation:
     """Return the implementation that was chosen, or that fits the tensor; raise if it cannot serve the call."""
     if impl is None:
-        impl = "triton" if tensor.is_cuda and tensor.dtype != torch.float64 else "reference"
+        impl = chosen_for(tensor, served=tensor.dtype != torch.float64)
     if impl == "reference":
         return "reference"
     if impl != "triton":

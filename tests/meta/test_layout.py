@@ -36,6 +36,7 @@ RANKS = {
     "maps": 3,
     "losses": 3,
     "alpha_module": 0,
+    "choice": 0,
     "attention_modules": 4,
     "nn": 4,
     "varlen": 4,
