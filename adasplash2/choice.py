@@ -26,6 +26,10 @@ def implementation(name: Implementation) -> Iterator[None]:
     name : {"triton", "reference"}
         As ``impl`` of `entmax_attention` and `entmax`.  A call that has an ``impl`` of its own keeps it.
 
+    Yields
+    ------
+    None
+
     Raises
     ------
     ValueError
