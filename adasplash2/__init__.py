@@ -5,11 +5,13 @@ from .choice import implementation
 from .losses import entmax_loss
 from .maps import entmax, entmax15, sparsemax
 from .varlen import entmax_attention_varlen
+from .weights import attention_weights
 
 __version__ = "0.1.0"
 __all__ = [
     "AttentionAux",
     "__version__",
+    "attention_weights",
     "entmax",
     "entmax15",
     "entmax_attention",

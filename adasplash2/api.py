@@ -7,11 +7,11 @@ from typing import Any, Literal, NamedTuple, overload
 import torch
 
 from . import mask_ranges, nested, reference
-from .arguments import accept, check_operands
 from .choice import chosen_for
-from .operands import Folded, autocast, fold, unfold, widen
+from .operands import unfold, widen
+from .prepared import Prepared, prepare
 from .problem import MAX_HEAD_DIM, Problem, alphas_of, check_order
-from .visible import Visibility, as_mask, combined_mask, intersection, ranges_of, visible_blocks
+from .visible import Visibility, intersection, visible_blocks
 
 
 class AttentionAux(NamedTuple):
@@ -241,66 +241,29 @@ def entmax_attention(
             )
         attended = entmax_attention(*packed, None, dropout_p, False, scale, enable_gqa, return_aux=True, **options)
         return nested.repacked(attended[0], query), attended[1]
-    check_operands(query, key, value, attn_mask)
-    query, key, value = (autocast(operand) for operand in (query, key, value))
-    mask = None if attn_mask is None else autocast(attn_mask)
-    alpha, scale, lead = accept(
-        query,
-        key,
-        value,
-        mask,
-        dropout_p=dropout_p,
-        is_causal=is_causal,
-        scale=scale,
-        enable_gqa=enable_gqa,
-        alpha=alpha,
-        impl=impl,
-        return_aux=return_aux,
-    )
-    if impl is None:
-        impl = chosen_for(query)
-    if impl == "triton":
-        _check_kernels(query, value, alpha)
     visibility = Visibility(window_size, seqlens_q, seqlens_k, padding_side, key_ranges)
-    ranges = ranges_of("entmax_attention", visibility, query, key.shape[-2], lead, is_causal=is_causal)
-    folded = fold(query, key, value, mask, lead, enable_gqa=enable_gqa)
-    if isinstance(alpha, torch.Tensor):
-        alpha = alpha.reshape(folded.query.shape[:2])
+    prepared = prepare(
+        query, key, value, attn_mask, visibility, is_causal=is_causal, enable_gqa=enable_gqa, dropout_p=dropout_p,
+        scale=scale, alpha=alpha, impl=impl, return_aux=return_aux,
+    )  # fmt: skip
+    if impl is None:
+        impl = chosen_for(prepared.operands.query)
     run = _run_kernels if impl == "triton" else _run_reference
-    if impl == "triton" and folded.attn_mask is not None:
-        shown = mask_ranges.of_mask("entmax_attention", folded.attn_mask, key.shape[-2])
-        ranges = (shown if ranges is None else intersection(ranges, shown)).expand(
-            folded.query.shape[0], query.shape[-2], 2
-        )
-    # Ranges have the causal mask in them.
-    is_causal = is_causal and ranges is None
-    out, aux = run(folded, ranges, alpha=alpha, is_causal=is_causal, scale=scale, return_aux=return_aux)
+    out, aux = run(prepared, return_aux=return_aux)
     if out.shape[-1] != value.shape[-1]:  # value was padded
         out = out[..., : value.shape[-1]]
-    out = unfold(out, lead)
+    out = unfold(out, prepared.lead)
     if aux is None:
         return out
     # The operator's other results carry no gradient, and must not look as if they did.
-    parts = {name: unfold(part.detach(), lead) for name, part in aux._asdict().items() if name != "skipped"}
+    parts = {name: unfold(part.detach(), prepared.lead) for name, part in aux._asdict().items() if name != "skipped"}
     return out, AttentionAux(skipped=aux.skipped, **parts)
 
 
-def _run_reference(
-    operands: Folded,
-    ranges: torch.Tensor | None,
-    *,
-    alpha: float | torch.Tensor,
-    is_causal: bool,
-    scale: float,
-    return_aux: bool,
-) -> tuple[torch.Tensor, AttentionAux | None]:
+def _run_reference(prepared: Prepared, *, return_aux: bool) -> tuple[torch.Tensor, AttentionAux | None]:
     """Return output and report of the eager reference, of one value_dim at least."""
-    query, key, value, attn_mask = operands
-    if ranges is not None:
-        # What no query sees may be padding, which may hold anything.
-        unseen = ~as_mask(ranges, key.shape[2]).any(-2)[..., None]
-        key, value = key.masked_fill(unseen, 0.0), value.masked_fill(unseen, 0.0)
-        attn_mask = combined_mask(ranges, attn_mask, key.shape[2])
+    query, key, value, attn_mask = prepared.of_reference()
+    _, _, alpha, scale, is_causal, _ = prepared
     value = widen(value, max(value.shape[-1], 1))
     options: dict[str, Any] = {"is_causal": is_causal, "scale": scale, "attn_mask": attn_mask}
     if isinstance(alpha, torch.Tensor):
@@ -322,16 +285,14 @@ def _run_reference(
     return out, AttentionAux(tau, mass, residual, passes, block_mask, skipped, row_max, tau_from_max)
 
 
-def _run_kernels(
-    operands: Folded,
-    ranges: torch.Tensor | None,
-    *,
-    alpha: float | torch.Tensor,
-    is_causal: bool,
-    scale: float,
-    return_aux: bool,
-) -> tuple[torch.Tensor, AttentionAux | None]:
+def _run_kernels(prepared: Prepared, *, return_aux: bool) -> tuple[torch.Tensor, AttentionAux | None]:
     """Return output and report of the kernels, of a value_dim that is head_dim at least."""
+    operands, ranges, alpha, scale, is_causal, _ = prepared
+    _check_kernels(operands.query, operands.value, alpha)
+    if operands.attn_mask is not None:
+        shown = mask_ranges.of_mask("entmax_attention", operands.attn_mask, operands.key.shape[2])
+        ranges = shown if ranges is None else intersection(ranges, shown)
+        ranges = ranges.expand(operands.query.shape[0], operands.query.shape[2], 2)
     # Imported here: the reference path works where triton is not installed.
     from . import launch, ops
     from .state import unpack_mask

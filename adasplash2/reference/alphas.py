@@ -50,7 +50,7 @@ def output_by_alphas(
     Differentiable in all operands any number of times in reverse mode, and once in forward mode.  Memory is that of
     `reference_attention`, but in a graph and under a transform 8 bytes and a few more for each pair of query and key.
     """
-    work = _Work(query, key, value, alpha, attn_mask, is_causal, scale)
+    work = Work(query, key, value, alpha, attn_mask, is_causal, scale)
     again = not work.whole and torch.is_grad_enabled()
 
     def attended(chunk: Chunk) -> torch.Tensor:
@@ -75,7 +75,7 @@ def report_by_alphas(
     attn_mask: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
     """Return tau, mass, block_mask, row_max and tau_from_max of `reference_attention`; operands as above."""
-    work = _Work(query, key, value, alpha, attn_mask, is_causal, scale)
+    work = Work(query, key, value, alpha, attn_mask, is_causal, scale)
     parts = []
     for chunk in work.chunks:
         scores, probs = work.probs(chunk)
@@ -96,7 +96,7 @@ def report_by_alphas(
     return tau, mass, blocks, row_max, below
 
 
-class _Work:
+class Work:
     """The operands in float64, as they are and without what is not finite, and the chunks."""
 
     def __init__(

@@ -40,6 +40,8 @@ RANKS = {
     "attention_modules": 4,
     "nn": 4,
     "varlen": 4,
+    "weights": 4,
+    "prepared": 1,
     "integrations": 4,
     "": 4,  # adasplash2/__init__.py, which exports the api
     "aot": 5,
