@@ -18,9 +18,9 @@ def rows_packed_kernel(
 
     Reads scores as words (n_rows, n_words), int32 of two keys each (packed.py), in PARTS of BLOCK_W, with a row stride
     in words.  Writes contiguous probabilities in the same way, and how many steps the tolerance of each row asked for.
-    They are not divided by their sum: where a row has converged that is 1 to its tolerance, a hundredth of what 16 bits
-    round.  The search starts at the threshold of the largest key of each place of all parts, at or left of that of the
-    row.  Lemmas: threshold_subset, newton_norm_left, residual_bound
+    They are not divided by their sum: where a row has converged that is 1 to its tolerance, 2 ** -17, and 16 bits round
+    by 2 ** -12 or more.  The search starts at the threshold of the largest key of each place of all parts, at or left
+    of that of the row.  Lemmas: threshold_subset, newton_norm_left, residual_bound
     """
     rows = tl.program_id(0) + tl.arange(0, 1)
     places = tl.arange(0, BLOCK_W)[None, :]
