@@ -85,7 +85,7 @@ def hold_alpha(module: torch.nn.Module, alpha: Alpha) -> None:
         module.alpha = alpha  # type: ignore[assignment]
 
 
-def order_of(alpha: Any) -> Any:
+def held_alpha(alpha: Any) -> Any:
     """Return what a module holds as its alpha as the functions take it."""
     return alpha() if isinstance(alpha, torch.nn.Module) else alpha
 

@@ -229,18 +229,6 @@ def entmax_attention(
     >>> bool((aux.mass - 1).abs().max() < 1e-5)
     True
     """
-    if nested.is_nested(query, key, value):
-        padded = {"attn_mask": attn_mask, "seqlens_q": seqlens_q, "seqlens_k": seqlens_k, "key_ranges": key_ranges}
-        packed, seen = nested.unpacked(
-            "entmax_attention", query, key, value, window_size, is_causal=is_causal, padded=padded
-        )
-        options: dict[str, Any] = {"alpha": alpha, "impl": impl, "key_ranges": seen}
-        if not return_aux:
-            return nested.repacked(
-                entmax_attention(*packed, None, dropout_p, False, scale, enable_gqa, **options), query
-            )
-        attended = entmax_attention(*packed, None, dropout_p, False, scale, enable_gqa, return_aux=True, **options)
-        return nested.repacked(attended[0], query), attended[1]
     visibility = Visibility(window_size, seqlens_q, seqlens_k, padding_side, key_ranges)
     prepared = prepare(
         query, key, value, attn_mask, visibility, is_causal=is_causal, enable_gqa=enable_gqa, dropout_p=dropout_p,
@@ -253,6 +241,8 @@ def entmax_attention(
     if out.shape[-1] != value.shape[-1]:  # value was padded
         out = out[..., : value.shape[-1]]
     out = unfold(out, prepared.lead)
+    if nested.is_nested(query):
+        out = nested.repacked(out, query)
     if aux is None:
         return out
     # The operator's other results carry no gradient, and must not look as if they did.
@@ -267,8 +257,7 @@ def _run_reference(prepared: Prepared, *, return_aux: bool) -> tuple[torch.Tenso
     value = widen(value, max(value.shape[-1], 1))
     options: dict[str, Any] = {"is_causal": is_causal, "scale": scale, "attn_mask": attn_mask}
     if isinstance(alpha, torch.Tensor):
-        out = reference.output_by_alphas(query, key, value, alpha, **options)
-        parts = reference.report_by_alphas(query, key, value, alpha, **options) if return_aux else None
+        out, parts = reference.attention_by_alphas(query, key, value, alpha, **options, has_report=return_aux)
     elif return_aux:
         found = reference.reference_attention(query, key, value, alpha=alpha, **options)
         out, parts = found.out, found[1:]

@@ -56,6 +56,16 @@ def check_operands(query: object, key: object, value: object, attn_mask: object)
             )
 
 
+def check_flags(**flags: object) -> None:
+    """Raise unless all are True or False."""
+    for name, flag in flags.items():
+        if not isinstance(flag, bool):
+            raise TypeError(
+                f"{_CALLER}: {name} must be True or False, got {_shown(flag)} of type {type(flag).__name__}. "
+                f"Convert it with bool() if that is what it means."
+            )
+
+
 def accept(
     query: torch.Tensor,
     key: torch.Tensor,
@@ -63,23 +73,16 @@ def accept(
     attn_mask: torch.Tensor | None,
     *,
     dropout_p: object,
-    is_causal: object,
+    is_causal: bool,
     scale: object,
-    enable_gqa: object,
+    enable_gqa: bool,
     alpha: object,
     impl: object,
-    return_aux: object,
 ) -> Accepted:
     """Raise TypeError or ValueError for arguments of `adasplash2.entmax_attention` that no implementation serves.
 
-    The tensors have passed `check_operands` and have the dtypes that autocast gives them.
+    The tensors have passed `check_operands` and have the dtypes that autocast gives them, the flags `check_flags`.
     """
-    for name, flag in {"is_causal": is_causal, "enable_gqa": enable_gqa, "return_aux": return_aux}.items():
-        if not isinstance(flag, bool):
-            raise TypeError(
-                f"{_CALLER}: {name} must be True or False, got {_shown(flag)} of type {type(flag).__name__}. "
-                f"Convert it with bool() if that is what it means."
-            )
     if impl is not None and not (isinstance(impl, str) and impl in IMPLEMENTATIONS):
         raise ValueError(f"{_CALLER}: impl must be None, 'triton' or 'reference', got {_shown(impl)}. Omit it.")
     if _as_number("dropout_p", dropout_p, "a real number", "Pass 0.0.") != 0.0:
@@ -91,11 +94,11 @@ def accept(
     order = alpha if isinstance(alpha, torch.Tensor) and _stays_tensor(alpha) else _as_alpha(alpha)
     factor = query.shape[-1] ** -0.5 if scale is None and query.shape[-1] else _as_scale(scale)
     _check_alike(query, key, value)
-    lead = _lead_of(tuple(query.shape), tuple(key.shape), tuple(value.shape), bool(enable_gqa))
+    lead = _lead_of(tuple(query.shape), tuple(key.shape), tuple(value.shape), enable_gqa)
     if isinstance(order, torch.Tensor):
         order = _as_alphas(order, query, lead)
     if attn_mask is not None:
-        _check_mask(attn_mask, query, (*lead, query.shape[-2], key.shape[-2]), bool(is_causal))
+        _check_mask(attn_mask, query, (*lead, query.shape[-2], key.shape[-2]), is_causal)
     return Accepted(order, factor, lead)
 
 
@@ -134,17 +137,23 @@ def _stays_tensor(alpha: torch.Tensor) -> bool:
     return alpha.dim() > 0 or alpha.requires_grad or alpha.is_meta or under_transform()
 
 
-def _as_alphas(alpha: torch.Tensor, query: torch.Tensor, lead: tuple[int, ...]) -> torch.Tensor:
-    """Return an alpha for each head of each item; what it holds is not read, for which the host would wait."""
+def beside(caller: str, alpha: torch.Tensor, operand: torch.Tensor, owner: str) -> torch.Tensor:
+    """Return an alpha on the device of an operand, to which a real one without dimensions is moved."""
     if alpha.dtype == torch.bool or alpha.is_complex():
         raise TypeError(
-            f"{_CALLER}: alpha has dtype {alpha.dtype}; it must be real. Convert it with .to(torch.float32)."
+            f"{caller}: alpha has dtype {alpha.dtype}; it must be real. Convert it with .to(torch.float32)."
         )
-    if alpha.device != query.device and (alpha.dim() > 0 or alpha.is_meta):
+    if alpha.device != operand.device and (alpha.dim() > 0 or alpha.is_meta):
         raise ValueError(
-            f"{_CALLER}: alpha is on {alpha.device}, query on {query.device}; they must be on one device. "
+            f"{caller}: alpha is on {alpha.device}, {owner} on {operand.device}; they must be on one device. "
             f"Move one with .to()."
         )
+    return alpha.to(operand.device)
+
+
+def _as_alphas(alpha: torch.Tensor, query: torch.Tensor, lead: tuple[int, ...]) -> torch.Tensor:
+    """Return an alpha for each head of each item; what it holds is not read, for which the host would wait."""
+    alpha = beside(_CALLER, alpha, query, "query")
     sizes = tuple(alpha.shape)
     if len(sizes) > len(lead) or any(
         size not in (1, full) for size, full in zip(reversed(sizes), reversed(lead), strict=False)
@@ -153,7 +162,7 @@ def _as_alphas(alpha: torch.Tensor, query: torch.Tensor, lead: tuple[int, ...]) 
             f"{_CALLER}: alpha has shape {sizes}; it must broadcast to (..., heads), here {lead}, the dimensions of "
             f"query before its length. Pass one number, or one for each head."
         )
-    return alpha.to(query.device).expand(lead)
+    return alpha.expand(lead)
 
 
 def _as_alpha(alpha: Any) -> float:

@@ -8,14 +8,13 @@ from typing import Any, Literal
 import torch
 from torch.nn.functional import linear, pad
 
-from .alpha_module import Alpha, hold_alpha, order_of, shown_alpha
+from .alpha_module import Alpha, held_alpha, hold_alpha, shown_alpha
 from .api import entmax_attention
+from .choice import Implementation
 from .maps import entmax
 from .visible import Visibility, added, combined_mask, ranges_of
 
 __all__ = ["EntmaxAttention", "MultiheadEntmaxAttention"]
-
-Impl = Literal["triton", "reference"]
 
 
 class EntmaxAttention(torch.nn.Module):
@@ -55,7 +54,7 @@ class EntmaxAttention(torch.nn.Module):
         scale: float | None = None,
         enable_gqa: bool = False,
         window_size: tuple[int | None, int | None] | None = None,
-        impl: Impl | None = None,
+        impl: Implementation | None = None,
     ) -> None:
         super().__init__()
         hold_alpha(self, alpha)
@@ -97,7 +96,7 @@ class EntmaxAttention(torch.nn.Module):
         return entmax_attention(
             query, key, value, attn_mask, 0.0, self.is_causal, self.scale, self.enable_gqa,
             window_size=self.window_size, seqlens_q=seqlens_q, seqlens_k=seqlens_k, padding_side=padding_side,
-            key_ranges=key_ranges, alpha=order_of(self.alpha), impl=self.impl,
+            key_ranges=key_ranges, alpha=held_alpha(self.alpha), impl=self.impl,
         )  # fmt: skip
 
     def extra_repr(self) -> str:
@@ -164,7 +163,7 @@ class MultiheadEntmaxAttention(torch.nn.MultiheadAttention):
         dtype: torch.dtype | None = None,
         *,
         alpha: Alpha = 1.5,
-        impl: Impl | None = None,
+        impl: Implementation | None = None,
     ) -> None:
         if dropout:
             raise ValueError(f"dropout is {dropout}; it must be 0: no implementation applies dropout to the weights")
@@ -257,7 +256,7 @@ class MultiheadEntmaxAttention(torch.nn.MultiheadAttention):
             mask = pad(mask, (first, 0), value=mask.dtype == torch.bool)
         # A window, because is_causal may not stand beside a mask; both count from the last query and key.
         visible: dict[str, Any] = {"window_size": (None, 0)} if causal and mask is not None else {"is_causal": causal}
-        order = order_of(self.alpha)
+        order = held_alpha(self.alpha)
         attended = entmax_attention(*heads, mask, alpha=order, impl=self.impl, **visible)
         out = self.out_proj(attended.transpose(1, 2).flatten(2))
         out = out.transpose(0, batch_dim) if batched else out[0]

@@ -5,12 +5,11 @@ A jagged tensor holds its sequences one behind the other already, and their offs
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import torch
 
-from .visible import as_window, packed_ranges
+from .visible import Visibility, as_window, packed_ranges
 
 Three = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 
@@ -25,24 +24,22 @@ def unpacked(
     query: Any,
     key: Any,
     value: Any,
-    window_size: Any,
+    attn_mask: object,
+    visibility: Visibility,
     *,
-    is_causal: object,
-    padded: Mapping[str, object],
+    is_causal: bool,
 ) -> tuple[Three, torch.Tensor]:
     """Return operands of shape (heads, total, head_dim), and the keys that each query sees, int32 (total_queries, 2).
 
-    Without heads, of shape (total, head_dim).  ``padded`` are arguments that say which keys of a padded batch, or of
-    dense scores, are seen, and must be None.
+    Without heads, of shape (total, head_dim).  Of the visibility only the window says something of jagged tensors.
     """
-    for name, argument in padded.items():
+    padded = {name: getattr(visibility, name) for name in ("seqlens_q", "seqlens_k", "key_ranges")}
+    for name, argument in {"attn_mask": attn_mask, **padded}.items():
         if argument is not None:
             raise ValueError(
                 f"{caller}: {name} is given beside nested tensors, which have no padding and no common length. "
                 f"Omit it; is_causal and window_size count from the end of each sequence."
             )
-    if not isinstance(is_causal, bool):
-        raise TypeError(f"{caller}: is_causal must be True or False, got {type(is_causal).__name__}. Use bool().")
     operands = {"query": query, "key": key, "value": value}
     query, key, value = (_jagged(caller, name, tensor) for name, tensor in operands.items())
     for name, tensor in (("key", key), ("value", value)):
@@ -58,7 +55,7 @@ def unpacked(
             f"same offsets."
         )
     packed = query.values(), key.values(), value.values()
-    window = as_window(caller, window_size)
+    window = as_window(caller, visibility.window_size)
     ranges = packed_ranges(offsets_q.long(), offsets_k.long(), packed[0].shape[-2], window, is_causal=is_causal)
     return packed, ranges
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from .alpha_module import Alpha, AlphaParameter, hold_alpha, order_of, shown_alpha
+from .alpha_module import Alpha, AlphaParameter, held_alpha, hold_alpha, shown_alpha
 from .attention_modules import EntmaxAttention, MultiheadEntmaxAttention
 from .losses import Reduction, entmax_loss
 from .maps import entmax, entmax15, sparsemax
@@ -46,7 +46,7 @@ class Entmax(torch.nn.Module):
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
         """Return the probabilities of ``input``."""
-        return entmax(input, order_of(self.alpha), self.dim)
+        return entmax(input, held_alpha(self.alpha), self.dim)
 
     def extra_repr(self) -> str:
         """Return what `repr` shows."""
@@ -122,7 +122,7 @@ class EntmaxLoss(torch.nn.Module):
 
     def forward(self, input: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         """Return the loss."""
-        return entmax_loss(input, target, order_of(self.alpha), self.reduction, self.ignore_index, dim=self.dim)
+        return entmax_loss(input, target, held_alpha(self.alpha), self.reduction, self.ignore_index, dim=self.dim)
 
     def extra_repr(self) -> str:
         """Return what `repr` shows."""

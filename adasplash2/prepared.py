@@ -6,7 +6,8 @@ from typing import Any, NamedTuple
 
 import torch
 
-from .arguments import accept, check_operands
+from . import nested
+from .arguments import accept, check_flags, check_operands
 from .operands import Folded, autocast, fold
 from .visible import Visibility, as_mask, combined_mask, ranges_of
 
@@ -41,9 +42,16 @@ def prepare(
     *,
     is_causal: Any,
     enable_gqa: Any,
+    return_aux: Any = False,
     **options: Any,
 ) -> Prepared:
     """Check the arguments of `adasplash2.entmax_attention` and fold them; ``options`` are the others of `accept`."""
+    check_flags(is_causal=is_causal, enable_gqa=enable_gqa, return_aux=return_aux)
+    if nested.is_nested(query, key, value):
+        (query, key, value), seen = nested.unpacked(
+            "entmax_attention", query, key, value, attn_mask, visibility, is_causal=is_causal
+        )
+        visibility, is_causal = Visibility(key_ranges=seen), False
     check_operands(query, key, value, attn_mask)
     query, key, value = (autocast(operand) for operand in (query, key, value))
     mask = None if attn_mask is None else autocast(attn_mask)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from .arguments import beside
 from .choice import Implementation, chosen_for
 from .problem import check_order
 
@@ -75,15 +76,7 @@ def as_order(caller: str, alpha: Any, tensor: torch.Tensor, dim: int) -> float |
 
 
 def _as_orders(caller: str, alpha: torch.Tensor, tensor: torch.Tensor, dim: int) -> torch.Tensor:
-    if alpha.dtype == torch.bool or alpha.is_complex():
-        raise TypeError(
-            f"{caller}: alpha has dtype {alpha.dtype}; it must be real. Convert it with .to(torch.float32)."
-        )
-    if alpha.device != tensor.device and alpha.dim() > 0:
-        raise ValueError(
-            f"{caller}: alpha is on {alpha.device}, input on {tensor.device}; they must be on one device. "
-            f"Move one with .to()."
-        )
+    alpha = beside(caller, alpha, tensor, "input")
     rows = (*tensor.shape[:dim], 1, *tensor.shape[dim + 1 :])
     sizes = (1,) * (len(rows) - alpha.dim()) + tuple(alpha.shape)
     if len(sizes) > len(rows) or any(size not in (1, full) for size, full in zip(sizes, rows, strict=True)):
@@ -92,7 +85,7 @@ def _as_orders(caller: str, alpha: torch.Tensor, tensor: torch.Tensor, dim: int)
             f"size 1 in dim {dim}. Insert dimensions of size 1 with unsqueeze: alpha[:, None, None] is one alpha a "
             f"head for input of shape (batch, heads, n_queries, n_keys)."
         )
-    return alpha.to(tensor.device).reshape(sizes)
+    return alpha.reshape(sizes)
 
 
 def as_impl(caller: str, impl: Any, tensor: torch.Tensor, order: float | torch.Tensor) -> Implementation:

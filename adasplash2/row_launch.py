@@ -77,15 +77,15 @@ def _program(warps: int, stages: int) -> Program:
     return Program(warps, stages, min(255, PROGRAM_REGISTERS // (warps * 32)))
 
 
-# Others were timed: at 32768 keys 32 words in 64 registers 1.37, 16 in 56 2.4 of a copy; at 8192 keys 64 in 96 1.19.
+# Others were timed: at 32768 keys 32 words in 64 registers 1.37 of a copy; at 8192 keys 64 in 96 1.19.
 _PACKED = (PackedLaunch(512, 8192, 32, 80), PackedLaunch(8194, 65536, 64, 128))
 _TIMED = (
     "2026-11-25, H100, 2 ** 26 numbers N(0, 1), alpha 1.5, forward over a copy of the same bytes, bfloat16, float32: "
     "1024 keys 1.27, 1.02 (two rows a program 1.84, 1.05); 8192 keys 1.42, 1.03 (32 a thread 1.56, 1.04); 32768 keys "
     "1.78, 1.16 (by blocks of 4096 1.78, 1.96); without groups 1.41, 1.02; 1.74, 1.05; 2.11, 1.31. "
     "Blocks, bfloat16: 131072 keys 2.4 (32 a thread 3.1). 2026-11-30, H200, with a copy of 0.72 of the time: bfloat16 "
-    "as words, 512 keys 1.93 (as numbers 2.35), 1024 1.43 (1.69), 2048 1.22 (1.61), 4096 1.20 (1.77), 8192 1.16 "
-    "(1.87), 16384 1.12 (2.80), 32768 1.27 (2.33), 65536 1.53 (2.46)"
+    "as words, 512 keys 1.96 (as numbers 2.39), 1024 1.44 (1.68), 4096 1.21 (1.77), 8192 1.17 (1.88), 16384 1.12 "
+    "(2.80), 32768 1.27 (2.34), 65536 1.55 (2.47)"
 )
 _UNTIMED = "2026-11-25: fits the registers of gfx942; not timed"
 _SMALL_PACKED = (PackedLaunch(64, 1024, 32, 64),)

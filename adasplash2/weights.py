@@ -31,7 +31,7 @@ def attention_weights(
     Parameters
     ----------
     query : Tensor, shape (..., heads, n_queries, head_dim)
-        As in `entmax_attention`, like all that follow; jagged tensors are not taken.
+        As in `entmax_attention`, like all that follow.
     key : Tensor, shape (..., kv_heads, n_keys, head_dim)
         dtype and device of query.
     attn_mask : Tensor, optional
@@ -43,8 +43,8 @@ def attention_weights(
     -------
     weights : Tensor, layout sparse CSR, float32 (float64 for float64 inputs), shape (rows, n_keys)
         Rows are the queries of every head, counted over (..., heads, n_queries): ``crow_indices().diff()`` are the
-        sizes of the supports.  A row without a visible key is empty, one with a NaN or +inf score holds NaN on its
-        visible keys.
+        sizes of the supports.  Queries and keys of jagged operands are those of their values, all sequences together.
+        A row without a visible key is empty, one with a NaN or +inf score holds NaN on its visible keys.
 
     Raises
     ------
@@ -72,7 +72,7 @@ def attention_weights(
     visibility = Visibility(window_size, seqlens_q, seqlens_k, padding_side, key_ranges)
     prepared = prepare(
         query, key, key, attn_mask, visibility, is_causal=is_causal, enable_gqa=enable_gqa, dropout_p=0.0, scale=scale,
-        alpha=alpha, impl="reference", return_aux=False,
+        alpha=alpha, impl="reference",
     )  # fmt: skip
     query, key, _, mask = prepared.of_reference()
     rows, columns, values = sparse_weights(

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import torch
 
-from ..alpha_module import order_of
+from ..alpha_module import held_alpha
 from ..api import entmax_attention
 from ..mask_ranges import demand, of_rows
 from ..visible import added, packed_ranges
@@ -125,7 +125,7 @@ def _attention(alpha: float | torch.Tensor, impl: Literal["triton", "reference"]
             mask = visible.get("attn_mask")
             visible["attn_mask"] = position_bias if mask is None else position_bias + added(mask, position_bias.dtype)
         config = getattr(module, "config", None)
-        order = order_of(getattr(module, "entmax_alpha", getattr(config, "entmax_alpha", alpha)))
+        order = held_alpha(getattr(module, "entmax_alpha", getattr(config, "entmax_alpha", alpha)))
         out = entmax_attention(query, key, value, scale=scaling, enable_gqa=True, alpha=order, impl=impl, **visible)
         return out.transpose(1, 2).contiguous(), None
 

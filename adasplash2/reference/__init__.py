@@ -7,15 +7,14 @@
 ``finite`` makes.
 """
 
-from .alphas import output_by_alphas, report_by_alphas
+from .alphas import attention_by_alphas
 from .attention import ReferenceResult, reference_attention, reference_output
 from .chunks import BLOCK
 
 __all__ = [
     "BLOCK",
     "ReferenceResult",
-    "output_by_alphas",
+    "attention_by_alphas",
     "reference_attention",
     "reference_output",
-    "report_by_alphas",
 ]

@@ -8,6 +8,7 @@ what a chunk would be recomputed with, all queries are one chunk.
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from collections.abc import Callable
 
@@ -28,7 +29,10 @@ _DIMS: tuple[tuple[int, Callable[[Chunk], int]], ...] = (
 )
 
 
-def output_by_alphas(
+Report = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
+
+
+def attention_by_alphas(
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,
@@ -37,8 +41,11 @@ def output_by_alphas(
     is_causal: bool,
     scale: float,
     attn_mask: torch.Tensor | None = None,
-) -> torch.Tensor:
+    has_report: bool,
+) -> tuple[torch.Tensor, Report | None]:
     """Return ``out`` of `reference_attention` for ``alpha`` of any real dtype and shape (batch, heads).
+
+    With ``has_report`` also what follows ``out`` there, without a gradient.
 
     Raises
     ------
@@ -53,47 +60,34 @@ def output_by_alphas(
     work = Work(query, key, value, alpha, attn_mask, is_causal, scale)
     again = not work.whole and torch.is_grad_enabled()
 
-    def attended(chunk: Chunk) -> torch.Tensor:
-        return work.probs(chunk)[1] @ work.finite.of_keys(work.finite.value, chunk)[:, :, None]
+    def attended(chunk: Chunk) -> tuple[torch.Tensor, ...]:
+        scores, probs = work.probs(chunk)
+        out = probs @ work.finite.of_keys(work.finite.value, chunk)[:, :, None]
+        return (out, *_report(scores.detach(), probs.detach(), work.alphas(chunk).detach())) if has_report else (out,)
 
     parts = [
         checkpoint(attended, chunk, use_reentrant=False, preserve_rng_state=False) if again else attended(chunk)
         for chunk in work.chunks
     ]
-    return _joined(work.chunks, parts).flatten(1, 2).to(query.dtype)
-
-
-@torch.no_grad()
-def report_by_alphas(
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    alpha: torch.Tensor,
-    *,
-    is_causal: bool,
-    scale: float,
-    attn_mask: torch.Tensor | None = None,
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Return tau, mass, block_mask, row_max and tau_from_max of `reference_attention`; operands as above."""
-    work = Work(query, key, value, alpha, attn_mask, is_causal, scale)
-    parts = []
-    for chunk in work.chunks:
-        scores, probs = work.probs(chunk)
-        step = work.alphas(chunk)[..., 0] - 1.0
-        # One place more, because there may be none.
-        top, most = pad(scores, (0, 1), value=-torch.inf).amax(-1), pad(probs, (0, 1)).amax(-1)
-        row_max = torch.where(top == torch.inf, torch.nan, step * top)
-        below = torch.where(top == -torch.inf, torch.inf, -most.pow(step))
-        tau = torch.where(top == -torch.inf, torch.inf, row_max + below)
-        kept = pad(probs != 0.0, (0, -probs.shape[-1] % BLOCK)).unflatten(-1, (-1, BLOCK)).any(-1)
-        parts.append((tau, probs.sum(-1), kept, row_max, below))
-    tau, mass, kept, row_max, below = (
-        _joined(work.chunks, list(part)).flatten(1, 2) for part in zip(*parts, strict=True)
-    )
+    out, *report = (_joined(work.chunks, list(part)).flatten(1, 2) for part in zip(*parts, strict=True))
+    if not has_report:
+        return out.to(query.dtype), None
+    tau, mass, kept, row_max, below = report
     blocks = pad(kept, (0, 0, 0, -kept.shape[2] % BLOCK)).unflatten(2, (-1, BLOCK)).any(3)
     low = torch.promote_types(query.dtype, torch.float32)
-    tau, mass, row_max, below = (part.to(low) for part in (tau, mass, row_max, below))
-    return tau, mass, blocks, row_max, below
+    return out.to(query.dtype), (tau.to(low), mass.to(low), blocks, row_max.to(low), below.to(low))
+
+
+def _report(scores: torch.Tensor, probs: torch.Tensor, alpha: torch.Tensor) -> Report:
+    """Return tau, mass, which key blocks are kept, row_max and tau_from_max of the rows of a chunk."""
+    step = alpha[..., 0] - 1.0
+    # One place more, because there may be none.
+    top, most = pad(scores, (0, 1), value=-torch.inf).amax(-1), pad(probs, (0, 1)).amax(-1)
+    row_max = torch.where(top == torch.inf, torch.nan, step * top)
+    below = torch.where(top == -torch.inf, torch.inf, -most.pow(step))
+    tau = torch.where(top == -torch.inf, torch.inf, row_max + below)
+    kept = pad(probs != 0.0, (0, -probs.shape[-1] % BLOCK)).unflatten(-1, (-1, BLOCK)).any(-1)
+    return tau, probs.sum(-1), kept, row_max, below
 
 
 class Work:
@@ -109,12 +103,9 @@ class Work:
         is_causal: bool,
         scale: float,
     ) -> None:
-        if mask is not None:
-            mask = mask.reshape((1,) * (4 - mask.dim()) + mask.shape)
-        still = None if mask is None else mask.detach()
-        self.own = Operands.of(query.detach(), key.detach(), value, still, 0.0, is_causal, scale)
+        self.own = Operands.of(query, key, value, mask, 0.0, is_causal, scale)
         # A gradient of 0 times a factor that is NaN must not be NaN for rows and keys that never met it.
-        self.finite = Operands.of(finite(query), finite(key), value, mask, 0.0, is_causal, scale)
+        self.finite = dataclasses.replace(self.own, query=finite(self.own.query), key=finite(self.own.key))
         self.alpha = split_heads(alpha.double(), key.shape[1])
         batch, kv_heads, _, n_queries, _ = self.own.query.shape
         self.whole = (
@@ -133,7 +124,7 @@ class Work:
 
     def probs(self, chunk: Chunk) -> tuple[torch.Tensor, torch.Tensor]:
         """Return scores and probabilities of a chunk, (batch, kv_heads, group, queries, n_keys)."""
-        exact = self.own.scores(chunk)
+        exact = self.own.scores(chunk).detach()
         scores = self.finite.scores(chunk) + torch.where(exact.isfinite(), 0.0, exact)
         return scores, reference_rows(scores, self.alphas(chunk))
 

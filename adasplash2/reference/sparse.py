@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 
 from .alphas import Work
-from .chunks import Chunk, Operands
+from .chunks import Operands
+from .support import Group
 
 Entries = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 
@@ -22,42 +23,32 @@ def sparse_weights(
     """Return the rows, columns and values, float64, of the weights that are not zero, in the order of both.
 
     Rows are counted over batch, heads and queries.  Arguments are those of `reference_attention`, alpha also those of
-    `output_by_alphas`; no gradient is kept.
+    `attention_by_alphas`; no gradient is kept.
     """
-    mask = None if attn_mask is None else attn_mask.detach().reshape((1,) * (4 - attn_mask.dim()) + attn_mask.shape)
     query, key = query.detach(), key.detach()
+    mask = None if attn_mask is None else attn_mask.detach()
+    own: Operands
     if isinstance(alpha, torch.Tensor):
         work = Work(query, key, key, alpha.detach(), mask, is_causal, scale)
-        own, chunks = work.own, work.chunks
+        own, chunks, entries = work.own, work.chunks, lambda chunk: [_dense(work.probs(chunk)[1])]
     else:
         own = Operands.of(query, key, key, mask, alpha, is_causal, scale)
-        chunks = list(own.chunks())
+        chunks, entries = list(own.chunks()), lambda chunk: [_kept(group) for group in own.supported(chunk)[0].groups]
     shape = own.query.shape[:4]
     numbers = torch.arange(shape.numel(), device=query.device).view(shape)
-    parts = []
+    parts = [(numbers.new_zeros(0), numbers.new_zeros(0), own.query.new_zeros(0))]
     for chunk in chunks:
-        found = _dense(work.probs(chunk)[1]) if isinstance(alpha, torch.Tensor) else _kept(own, chunk)
         of_rows = numbers[chunk.batch, chunk.heads, :, chunk.queries].reshape(-1)
-        parts.append((of_rows[found[0]], *found[1:]))
-    if not parts:
-        return query.new_zeros(0, dtype=torch.int64), query.new_zeros(0, dtype=torch.int64), query.new_zeros(0).double()
+        parts += [(of_rows[rows], columns, values) for rows, columns, values in entries(chunk)]
     rows, columns, values = (torch.cat(part) for part in zip(*parts, strict=True))
     order = (rows * key.shape[2] + columns).argsort()
     return rows[order], columns[order], values[order]
 
 
-def _kept(own: Operands, chunk: Chunk) -> Entries:
-    """Return row in the chunk, column and value of the weights of a chunk that are not zero."""
-    rows, columns, values = [], [], []
-    for group in own.supported(chunk)[0].groups:
-        live = group.probs != 0.0
-        rows.append(group.rows[:, None].expand_as(group.columns)[live])
-        columns.append(group.columns[live])
-        values.append(group.probs[live])
-    if not rows:
-        none = torch.zeros(0, dtype=torch.int64, device=own.query.device)
-        return none, none, none.double()
-    return torch.cat(rows), torch.cat(columns), torch.cat(values)
+def _kept(group: Group) -> Entries:
+    """Return row in the chunk, column and value of the weights of a group that are not zero."""
+    live = group.probs != 0.0
+    return group.rows[:, None].expand_as(group.columns)[live], group.columns[live], group.probs[live]
 
 
 def _dense(probs: torch.Tensor) -> Entries:

@@ -85,7 +85,7 @@ def test_what_lies_between_sequences_is_not_read():
         ),
         (lambda *all: all, {"attn_mask": torch.ones(2, 2, dtype=torch.bool)}, ValueError, "attn_mask is given beside"),
         (lambda *all: all, {"seqlens_k": torch.tensor([1])}, ValueError, "seqlens_k is given beside nested tensors"),
-        (lambda *all: all, {"is_causal": 1}, TypeError, "is_causal must be True or False, got int"),
+        (lambda *all: all, {"is_causal": 1}, TypeError, "is_causal must be True or False, got 1 of type int"),
         (lambda *all: all, {"alpha": 1.0}, ValueError, "alpha is 1.0, and 1 is softmax"),
     ],
     ids=[str(number) for number in range(10)],
