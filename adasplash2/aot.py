@@ -171,9 +171,10 @@ def meta_calls(
 
     With ranges of keys, a query's own stand in the place of ``is_causal``.
     """
-    query = torch.empty(2, 8, 4096, head_dim, dtype=dtype, device="meta")
-    key = torch.empty(2, 4, 4096, head_dim, dtype=dtype, device="meta")
-    ranges = torch.empty(2, 4096, 2, dtype=torch.int32, device="meta") if has_ranges else None
+    # As long as it takes for the stages of long columns.
+    query = torch.empty(2, 8, 32768, head_dim, dtype=dtype, device="meta")
+    key = torch.empty(2, 4, 32768, head_dim, dtype=dtype, device="meta")
+    ranges = torch.empty(2, 32768, 2, dtype=torch.int32, device="meta") if has_ranges else None
     is_causal = is_causal and not has_ranges
     problem = Problem.of(query, key, alpha=alpha, scale=head_dim**-0.5, is_causal=is_causal, backend=backend, arch=arch)
     forward = empty_forward(problem, query)

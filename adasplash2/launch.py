@@ -16,6 +16,7 @@ from . import starts
 from .kernels.backward_alpha import backward_alpha_kernel
 from .kernels.backward_dkdv import backward_dkdv_kernel
 from .kernels.backward_dkdv_keys import backward_dkdv_keys_kernel
+from .kernels.backward_dkdv_sum import backward_dkdv_sum_kernel
 from .kernels.backward_dq import backward_dq_kernel
 from .kernels.backward_dq_keys import backward_dq_keys_kernel
 from .kernels.block_list import block_list_kernel
@@ -24,7 +25,9 @@ from .kernels.collect import collect_kernel
 from .kernels.column_counts import column_counts_kernel
 from .kernels.column_order import column_order_kernel
 from .kernels.column_paths import column_paths_kernel
+from .kernels.column_segments import column_segments_kernel
 from .kernels.column_starts import column_starts_kernel
+from .kernels.column_worth import column_worth_kernel
 from .kernels.columns import columns_kernel
 from .kernels.dense import dense_kernel
 from .kernels.histogram import histogram_kernel
@@ -36,6 +39,7 @@ from .kernels.solve_wide import solve_wide_kernel
 from .problem import (
     KEYS_AT_ONCE,
     MAX_PASSES,
+    MIXED_PARTS,
     ROW_KEYS,
     SOLVE_ROWS,
     START_KEYS,
@@ -57,9 +61,10 @@ INTERPRETED = isinstance(dense_kernel, InterpretedFunction)
 BACKEND = "interpreter" if INTERPRETED else "hip" if torch.version.hip else "cuda"
 # Queries or keys of a tile, at most.
 MOST_TILE_ROWS = 128
-# Stages that only turn bits over, and those that handle indices.
+# Stages that only turn bits over, those that handle indices, and the one that sorts lists of them.
 _SMALL = Program(1, 1)
 _INDICES = Program(4, 1)
+_LISTS = Program(2, 1)
 
 
 def operand(tensor: torch.Tensor) -> tuple[Any, ...]:
@@ -168,11 +173,11 @@ def _calls_by_keys(
     solved = by_row | {name: tile[name] for name in ("BLOCK_M", "BLOCK_N")} | width | {"POWER": problem.power}
     unscored = {name: scored[name] for name in ("alphas_ptr", "z_scale", "heads", "group", "n_queries")}
     counted = {name: scored[name] for name in ("query", "key", "heads", "group", "n_queries", "n_keys")}
-    calls = []
+    calls, of_head = [], problem.candidate_shape[1]
     for first in range(0, problem.n_tiles, problem.tiles_at_once):
         now = min(problem.tiles_at_once, problem.n_tiles - first)
         parts = now * ceil_div(launch.dense_m, SOLVE_ROWS)
-        some = scratch | {"first_tile": first}
+        some = scratch | {"first_tile": first, "n_part_heads": now // of_head if problem.in_whole_heads else 1}
         calls += [
             Call(
                 "collect",
@@ -249,9 +254,12 @@ def backward_calls(
     of_queries = {"out": operand(out), "d_query": operand(state.d_query)}
     d_alpha = {"d_alpha_ptr": state.d_alpha if state.d_alpha.numel() else None}
     listed = _ranges(ranges) | _lists(state.kept) | {"counts_ptr": support.counts, "used_ptr": support.used}
-    listed |= {"support_capacity": problem.support_capacity, "tile_pairs": problem.tile_pairs}
+    listed |= {"support_capacity": problem.support_capacity, "row_pairs": problem.row_pairs}
     by_key = {name: shape[name] for name in shape if name != "heads"} | {"kv_heads": problem.kv_heads}
     heads = problem.batch * problem.heads
+    gradients = {"d_key": operand(state.d_key), "d_value": operand(state.d_value)}
+    segments = {"segments_ptr": state.segments, "segment_capacity": problem.n_segments}
+    segments["partial_ptr"] = state.partial if problem.n_segments else None
     n_words, n_transposed_words = problem.mask_shape[2], problem.transposed_shape[2]
     of_alpha = []
     if state.d_alpha.numel():
@@ -301,20 +309,54 @@ def backward_calls(
             if problem.by_keys
             else ()
         ),
+        *([_segments_call(problem, state)] if problem.n_segments else []),
         Call(
             "backward_dkdv",
             backward_dkdv_kernel,
-            problem.batch * problem.kv_heads * problem.n_key_blocks,
+            problem.batch * problem.kv_heads * (problem.n_key_blocks + problem.n_segments),
             launch.backward_dkdv,
             backend,
             scored
             | by_key
             | _ranges(ranges)
             | _lists(state.keeping)
-            | {"d_key": operand(state.d_key), "d_value": operand(state.d_value), "paths_ptr": state.column_paths},
+            | gradients
+            | segments
+            | {"paths_ptr": state.column_paths, "split_ptr": state.split, "split_tiles": problem.split_tiles},
             constants | {"IS_WHOLE": problem.n_queries % launch.block_m == 0},
         ),
+        *(
+            [
+                Call(
+                    "backward_dkdv_sum",
+                    backward_dkdv_sum_kernel,
+                    problem.batch * problem.kv_heads * problem.n_segments,
+                    _INDICES,
+                    backend,
+                    gradients
+                    | segments
+                    | {"scale": problem.scale, "kv_heads": problem.kv_heads, "n_keys": problem.n_keys},
+                    {name: constants[name] for name in ("BLOCK_N", "BLOCK_D", "HEAD_DIM")},
+                )
+            ]
+            if problem.n_segments
+            else []
+        ),
     ]
+
+
+def _segments_call(problem: Problem, state: BackwardState) -> Call:
+    return Call(
+        "column_segments",
+        column_segments_kernel,
+        problem.batch * problem.kv_heads,
+        _INDICES,
+        problem.backend,
+        {"numbers_ptr": state.keeping.numbers, "paths_ptr": state.column_paths, "split_ptr": state.split}
+        | {"segments_ptr": state.segments, "group": problem.group, "n_blocks": problem.n_key_blocks}
+        | {"capacity": problem.n_segments, "split_tiles": problem.split_tiles},
+        {"BY_KEYS": problem.by_keys},
+    )
 
 
 def _backward_calls_by_keys(
@@ -335,7 +377,9 @@ def _backward_calls_by_keys(
     sizes = {name: shape[name] for name in ("heads", "group", "n_queries", "n_keys")}
     capacity = {"capacity": problem.support_capacity}
     rows = {"support_ptr": support.pool, "starts_ptr": support.starts}
-    rows |= {"counts_ptr": support.counts, "used_ptr": support.used}
+    rows |= {"counts_ptr": support.counts}
+    turned_heads = {"turned_ptr": state.turned}
+    rows_of_turned, rows = rows | turned_heads, rows | {"used_ptr": support.used}
     counts, ends = {"column_counts_ptr": state.column_counts}, {"column_ends_ptr": state.column_ends}
     paths, columns = {"paths_ptr": state.column_paths}, {"columns_ptr": state.columns}
     pairs = {"block_pairs_ptr": state.block_pairs}
@@ -354,7 +398,7 @@ def _backward_calls_by_keys(
             | rows
             | capacity
             | of_queries
-            | {"numbers_ptr": state.kept.numbers, "tile_pairs": problem.tile_pairs},
+            | {"numbers_ptr": state.kept.numbers, "row_pairs": problem.row_pairs},
             width | power | {"BLOCK_M": launch.block_m},
         ),
         Call(
@@ -376,13 +420,25 @@ def _backward_calls_by_keys(
             | {"list_capacity": state.keeping.places.shape[2], "kv_heads": problem.kv_heads}
             | {"counts_ptr": support.counts, "used_ptr": support.used}
             | {name: sizes[name] for name in ("group", "n_queries", "n_keys")}
-            | {"column_rows": problem.column_rows, "tile_pairs": problem.tile_pairs}
+            | {"column_rows": problem.column_rows, "column_pairs": problem.column_pairs}
             | counts
             | pairs
             | unlisted
             | paths
             | capacity,
             {"BLOCK_M": launch.block_m} | block_n,
+        ),
+        Call(
+            "column_worth",
+            column_worth_kernel,
+            kv_heads,
+            _INDICES,
+            backend,
+            paths
+            | turned_heads
+            | {"used_ptr": support.used, "group": problem.group, "n_blocks": problem.n_key_blocks}
+            | {"turn_pairs": problem.turn_pairs},
+            {},
         ),
         Call(
             "column_starts",
@@ -399,23 +455,23 @@ def _backward_calls_by_keys(
             turned,
             _INDICES,
             backend,
-            rows | paths | ends | columns | sizes | capacity,
+            rows_of_turned | paths | ends | columns | sizes | capacity,
             turned_rows | block_n,
         ),
         Call(
             "column_order",
             column_order_kernel,
-            turned,
-            _INDICES,
+            heads * problem.n_key_blocks,
+            _LISTS,
             backend,
-            rows | paths | counts | ends | columns | sizes | capacity | {"sorted_ptr": state.sorted_columns},
-            turned_rows | block_n,
+            paths | counts | ends | columns | n_columns | capacity | {"sorted_ptr": state.sorted_columns},
+            block_n,
         ),
         *(
             Call(
                 name,
                 backward_dkdv_keys_kernel,
-                kv_heads * ceil_div(problem.n_keys, SOLVE_ROWS),
+                ceil_div(kv_heads * ceil_div(problem.n_keys, SOLVE_ROWS), MIXED_PARTS if is_mixed else 1),
                 program,
                 backend,
                 scored
@@ -427,6 +483,7 @@ def _backward_calls_by_keys(
                 | unlisted
                 | paths
                 | capacity
+                | {"kv_head_blocks": kv_heads * problem.n_key_blocks}
                 | {"d_key": operand(state.d_key), "d_value": operand(state.d_value)},
                 width
                 | power

@@ -21,7 +21,7 @@ LIST_CAPACITY = 2048
 # their gradients go by tiles, which sum q.k in another order, and a threshold from single keys would be off by that,
 # which 16 bits do not resolve and float32 does.
 SOLVE_ROWS = 16
-ROW_ENTRIES = 192
+ROW_ENTRIES = 176
 ROW_KEYS = 64
 WIDE_ROW_KEYS = 128
 # Keys of a row that are gathered together.
@@ -30,25 +30,45 @@ KEYS_AT_ONCE = 4
 WIDE_PROGRAMS = 512
 # Programs of a block that may have a row of more live keys than `solve` has room for: with more, it goes by tiles.
 MOST_WIDE = 3
-# Entries per candidate tile from which on its rows share so many keys that tiles make the output sooner.
-SHARED_WORDS = 110
+# Entries per candidate tile from which on its rows share so many keys that tiles make the output sooner.  2026-11-30,
+# H200, head_dim 64, forward in ms with 110, 140, 180, 240: topic16 at 32768 3.68, 3.62, 3.59, 3.59, gauss1 at 8192
+# 3.67, 3.55, 3.49, 3.44, gauss2 at 2048 1.30, 1.26, 1.25, 1.24.
+SHARED_WORDS = 240
 # Places for the support of a row, on average over a head: a head that needs more goes by tiles in the backward.
 ROW_SUPPORT = 40
 # A block of keys goes by tiles where one of its keys supports more rows than COLUMN_ROWS.  A block of queries or keys
-# does where its tiles hold more pairs of row and support on average than gathers have done in the time of a tile.
+# does where its tiles hold more pairs of row and support on average than gathers have done in the time of a tile; on
+# the side of the keys, with what it takes to turn them over.  2026-11-30, H200, head_dim 64, backward in ms with 64,
+# 96, 128, 192 of both: topic16 at 32768 1.74, 1.66, 1.64, 1.62, at 8192 1.14, 1.13, 1.12, 1.09; with 64, 80, 96, 128 on
+# the side of the keys: gauss1 at 8192 3.17, 3.03, 3.19, 3.02, topic16 at 131072 3.67, 3.75, 3.85, 4.12, sink 2.24,
+# 2.32, 2.31, 2.39.
 COLUMN_ROWS = 1024
-TILE_PAIRS = 64
+ROW_PAIRS = 160
+COLUMN_PAIRS = 64
+# Pairs of row and support that are turned over in the time of a tile: a head whose blocks of keys save fewer tiles by
+# that goes by tiles on their side.
+TURN_PAIRS = 128
 # Parts of a column (PARTS in kernels/support.py).
 COLUMN_PARTS = 8
 # Query blocks without support in the pool that a block of keys may list (UNLISTED in kernels/column_paths.py).
 UNLISTED = 32
+# Tiles of a block of keys from which on several programs share them, the numbers of such a share (SEGMENT in
+# kernels/column_segments.py), and blocks of keys for each share that a head has room for.
+SPLIT_TILES = 256
+SEGMENT_NUMBERS = 4
+BLOCKS_PER_SEGMENT = 8
+# Parts of SOLVE_ROWS keys that one program looks after where few need it (MIXED_PARTS in
+# kernels/backward_dkdv_keys.py).
+MIXED_PARTS = 16
 # Rows that a program turns over, and keys whose columns one program finds the start of.
 TURNED_ROWS = 64
 START_KEYS = 1024
 # The longest row whose indices fit into 16 bits.
 SHORT_LENGTH = 2**16
-# Entries are scratch of at most so many bytes, shared by one part of the queries after the other.
-SCRATCH_BYTES = 2**28
+# Entries are scratch of at most so many bytes, and so many halves of an operand, shared by one part of the queries
+# after the other: a step with it takes no more memory than FlashAttention-2's.
+SCRATCH_HALVES = 11
+SCRATCH_BYTES = 11 * 2**25
 # The alphas that kernels are compiled for, and their power, 1 / (alpha - 1); any other is loaded (kernels/power.py).
 POWERS = {2.0: 1, 1.5: 2, 4.0 / 3.0: 3, 1.25: 4}
 # The largest head_dim of the fused kernels.
@@ -92,7 +112,9 @@ class Launch:
     """Tiles and resources of the stages.
 
     ``block_m`` queries by ``block_n`` keys are the cell of the block mask and the tile of every stage but the dense
-    pass, whose tile, ``dense_m`` by ``dense_n``, is a multiple of it.
+    pass, whose tile, ``dense_m`` by ``dense_n``, is a multiple of it.  ``row_pairs`` and ``column_pairs`` are what a
+    tile holds at most, in pairs of row and support, on the side of queries and on that of keys, where single ones are
+    taken.
     """
 
     block_m: int
@@ -113,6 +135,8 @@ class Launch:
     backward_dkdv_keys: Program
     backward_dkdv_mixed: Program
     why: str
+    row_pairs: int = ROW_PAIRS
+    column_pairs: int = COLUMN_PAIRS
 
     @property
     def is_timed(self) -> bool:
@@ -168,10 +192,10 @@ _TIMED_64 = Launch(
     histogram=Program(4, 2, 168),
     refine=Program(4, 2),
     output=Program(4, 2, 128),
-    backward_dq=Program(4, 2),
+    backward_dq=Program(4, 3),
     backward_dkdv=Program(4, 2),
     backward_dq_keys=Program(2, 1, 168),
-    backward_dkdv_keys=Program(4, 1),
+    backward_dkdv_keys=Program(4, 1, 128),
     backward_dkdv_mixed=Program(4, 1),
     why=(
         "2026-11-25, one H100, torch 2.11, triton 3.6, length 32768, 16 heads, bf16, causal, topic16 / gauss1, ms: "
@@ -182,7 +206,10 @@ _TIMED_64 = Launch(
         "0.98 / 11.1); histogram, refine and output on gauss0.02 12.0, 14.1, 4.64 (255 registers 12.7, 14.1, 5.08); "
         "these two gradients all by tiles; gathers on gauss1: backward_dq_keys 1.12 (1 warp 1.14, 4 warps 1.08, 128 "
         "registers 1.02); backward_dkdv_keys, without the code of mixed blocks, 1.91 (2 warps 2.12, 1 warp 2.88); "
-        "backward_dkdv_mixed not timed"
+        "backward_dkdv_mixed not timed. 2026-11-30, H200, ms: backward_dq 3 stages 0.38 (2 stages 0.40; gauss1 at 8192 "
+        "0.270, 0.287); backward_dkdv_keys with 128 registers and four rows at once 1.76 on gauss1 (255 1.92, one at "
+        "once 1.95); q, k and v as left factors in registers instead of shared memory: dense 2.16 instead of 2.06, "
+        "backward_dq 0.41 instead of 0.40, backward_dkdv 0.93 instead of 0.86"
     ),
 )
 _TIMED_128 = Launch(
@@ -209,8 +236,11 @@ _TIMED_128 = Launch(
         "score_keys and solve not timed; "
         "output 0.40 (8 warps 0.83); backward_dq 0.91 / 9.39 (1 stage "
         "0.92 / 10.1, 8 warps 1.24 / 14.1); backward_dkdv 0.84 / 9.43 (1 stage 0.89 / 10.7, 8 warps 1.42 / 17.7), "
-        "both all by tiles; gathers on gauss1: backward_dq_keys 1.09, backward_dkdv_keys 1.74 with 2 warps, 4 not timed"
+        "both all by tiles; gathers on gauss1: backward_dq_keys 1.09, backward_dkdv_keys 1.74 with 2 warps, 4 not "
+        "timed. 2026-11-30, H200, topic16, all of the backward with 96, 64, 128 and 192 row_pairs 1.740, 1.754, 1.760, "
+        "1.776"
     ),
+    row_pairs=96,
 )
 _DENSE = (128, 128, Program(8, 3))
 
@@ -226,7 +256,9 @@ LAUNCH = {
     ),
     ("sm_90", 2, 128): _TIMED_128,
     ("cuda", 2, 256): dataclasses.replace(
-        _square(32, Program(8, 1), Program(4, 1), _UNTIMED, dense=(64, 64, Program(8, 2))), backward_dq=Program(8, 2)
+        _square(32, Program(8, 1), Program(4, 1), _UNTIMED, dense=(64, 64, Program(8, 2))),
+        backward_dq=Program(8, 2),
+        backward_dkdv_mixed=Program(8, 1),
     ),
     ("cuda", 4, 16): _square(32, Program(4, 1), Program(1, 1), _UNTIMED),
     ("cuda", 4, 32): _square(32, Program(8, 1), Program(1, 1), _UNTIMED),
@@ -246,7 +278,6 @@ LAUNCH = {
 }
 # The powers of an alpha that is loaded leave fewer registers to the tile that is in these.
 LAUNCH["sm_100", 2, 64] = dataclasses.replace(LAUNCH["cuda", 2, 64], backward_dkdv=Program(8, 2))
-LAUNCH["sm_100", 2, 256] = dataclasses.replace(LAUNCH["cuda", 2, 256], backward_dkdv_mixed=Program(8, 1))
 # Without a compiler the tile only sets how much a NumPy call does.
 INTERPRETER = _square(64, Program(4, 1), Program(4, 1), "the interpreter has no registers to spill")
 
@@ -350,7 +381,10 @@ class Problem:
     shared_words: int = SHARED_WORDS
     row_support: int = ROW_SUPPORT
     column_rows: int = COLUMN_ROWS
-    tile_pairs: int = TILE_PAIRS
+    row_pairs: int = ROW_PAIRS
+    column_pairs: int = COLUMN_PAIRS
+    turn_pairs: int = TURN_PAIRS
+    split_tiles: int = SPLIT_TILES
 
     @classmethod
     def of(
@@ -369,6 +403,7 @@ class Problem:
         ``arch`` is that of the device that holds them, or the one to compile for.
         """
         batch, heads, n_queries, head_dim = query.shape
+        launch = choose_launch(backend, query.dtype, head_dim, arch_of(query.device) if arch is None else arch)
         return cls(
             batch=batch,
             heads=heads,
@@ -382,7 +417,9 @@ class Problem:
             tolerance=TOLERANCE[query.dtype],
             itemsize=query.dtype.itemsize,
             backend=backend,
-            launch=choose_launch(backend, query.dtype, head_dim, arch_of(query.device) if arch is None else arch),
+            launch=launch,
+            row_pairs=launch.row_pairs,
+            column_pairs=launch.column_pairs,
             row_entries=ROW_ENTRIES if query.dtype.itemsize == 2 else 0,
         )
 
@@ -473,12 +510,31 @@ class Problem:
     def tiles_at_once(self) -> int:
         """How many of them share the scratch of `collect`.
 
-        It takes no more than `SCRATCH_BYTES`, nor, as the forward pass has not yet what the backward will, than the
-        three gradients and that of the output; but for one block.
+        It takes no more than `SCRATCH_BYTES`, nor than `SCRATCH_HALVES` halves of an operand; but for one block.
         """
         of_tile = max(self.launch.dense_m * self.row_places * 8, 1)
-        of_gradients = 4 * self.batch * self.heads * self.n_queries * self.head_dim * self.itemsize
-        return max(1, min(self.n_tiles, min(SCRATCH_BYTES, of_gradients) // of_tile))
+        of_operand = self.batch * self.heads * self.n_queries * self.head_dim * self.itemsize
+        most = max(1, min(self.n_tiles, min(SCRATCH_BYTES, SCRATCH_HALVES * of_operand // 2) // of_tile))
+        # Parts of about equal size, of whole heads if one fits: then the short rows of all of them come last, and few
+        # programs are left waiting for one of the longest.
+        of_head = self.candidate_shape[1]
+        unit = of_head if 1 <= of_head <= most else 1
+        units = self.n_tiles // unit
+        n_parts = max(1, ceil_div(units, most // unit))
+        return max(1, unit * ceil_div(units, n_parts))
+
+    @property
+    def in_whole_heads(self) -> bool:
+        """Whether the blocks of queries that share scratch are those of whole heads."""
+        return self.n_tiles > 0 and self.tiles_at_once % self.candidate_shape[1] == 0
+
+    @property
+    def n_segments(self) -> int:
+        """Shares of the tiles of long blocks of keys that a head has room for; 0 where no block can be as long."""
+        if self.n_query_blocks * self.group <= self.split_tiles:
+            return 0
+        of_longest = ceil_div(self.n_query_blocks * self.group, self.split_tiles)
+        return max(ceil_div(self.n_key_blocks, BLOCKS_PER_SEGMENT), 2 * of_longest)
 
     @property
     def row_shape(self) -> tuple[int, int, int]:

@@ -6,7 +6,17 @@ import dataclasses
 
 import torch
 
-from .problem import COLUMN_PARTS, LIST_NUMBERS, SOLVE_ROWS, UNLISTED, Problem, ceil_div, index_type
+from .problem import (
+    COLUMN_PARTS,
+    LIST_NUMBERS,
+    SEGMENT_NUMBERS,
+    SOLVE_ROWS,
+    UNLISTED,
+    Problem,
+    block_d,
+    ceil_div,
+    index_type,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,9 +81,11 @@ class BackwardState:
 
     ``d_alpha`` is the gradient of alpha by row, float32, and empty where it is not asked for.
     ``column_counts`` and ``column_ends`` are int32 (batch, heads, n_keys, parts); ``column_paths`` int32 (batch,
-    kv_heads, key blocks); ``block_pairs`` and ``n_unlisted`` int32 (batch, heads, key blocks), ``unlisted`` with the
-    places of a list behind; ``columns`` and ``sorted_columns`` (batch, heads, places), int16 where that holds a query,
-    else int32.
+    kv_heads, key blocks) and ``turned`` (batch, kv_heads); ``block_pairs`` and ``n_unlisted`` int32 (batch, heads, key
+    blocks), ``unlisted`` with the places of a list behind; ``columns`` and ``sorted_columns`` (batch, heads, places),
+    int16 where that holds a query, else int32.
+    ``split`` is int32 (batch, kv_heads, key blocks), ``segments`` (batch, kv_heads, segments, numbers) and ``partial``
+    float32 (batch, kv_heads, segments, 2, block_n, block_d); the last two are empty where no block can be split.
     """
 
     kept: Lists
@@ -84,9 +96,13 @@ class BackwardState:
     column_counts: torch.Tensor
     column_ends: torch.Tensor
     column_paths: torch.Tensor
+    turned: torch.Tensor
     block_pairs: torch.Tensor
     unlisted: torch.Tensor
     n_unlisted: torch.Tensor
+    split: torch.Tensor
+    segments: torch.Tensor
+    partial: torch.Tensor
     columns: torch.Tensor
     sorted_columns: torch.Tensor
     d_query: torch.Tensor
@@ -133,7 +149,7 @@ def empty_backward(
     problem: Problem, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *, of_alpha: bool = False
 ) -> BackwardState:
     """Return memory for the backward stages; only the counts of the columns are set, since rows add to them."""
-    device, heads = query.device, (problem.batch, problem.heads)
+    device, heads, kv_heads = query.device, (problem.batch, problem.heads), (problem.batch, problem.kv_heads)
     by_block = (*heads, problem.n_key_blocks if problem.by_keys else 0)
     by_key, pool = (*heads, problem.n_keys if problem.by_keys else 0, COLUMN_PARTS), (*heads, problem.support_capacity)
     return BackwardState(
@@ -147,9 +163,15 @@ def empty_backward(
         column_paths=torch.empty(
             problem.batch, problem.kv_heads, problem.n_key_blocks, dtype=torch.int32, device=device
         ),
+        turned=torch.empty(problem.batch, problem.kv_heads, dtype=torch.int32, device=device),
         block_pairs=torch.empty(by_block, dtype=torch.int32, device=device),
         unlisted=torch.empty((*by_block, UNLISTED), dtype=torch.int32, device=device),
         n_unlisted=torch.empty(by_block, dtype=torch.int32, device=device),
+        split=torch.empty(*kv_heads, problem.n_key_blocks, dtype=torch.int32, device=device),
+        segments=torch.empty(*kv_heads, problem.n_segments, SEGMENT_NUMBERS, dtype=torch.int32, device=device),
+        partial=torch.empty(
+            *kv_heads, problem.n_segments, 2, problem.launch.block_n, block_d(problem.head_dim), device=device
+        ),
         columns=torch.empty(pool, dtype=index_type(problem.n_queries), device=device),
         sorted_columns=torch.empty(pool, dtype=index_type(problem.n_queries), device=device),
         d_query=torch.empty_like(query),

@@ -15,7 +15,7 @@ from .visible import seen_keys, seen_tile, visible_tile
 def backward_alpha_kernel(
     query, key, value, d_out, d_alpha_ptr, base_ptr, rest_ptr, lists_ptr, numbers_ptr, delta_ptr,
     counts_ptr, used_ptr, ranges, alphas_ptr, z_scale, heads, group, n_queries, n_keys, capacity, support_capacity,
-    tile_pairs,
+    row_pairs,
     IS_CAUSAL: tl.constexpr, POWER: tl.constexpr, BY_KEYS: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, HEAD_DIM: tl.constexpr,
 ):  # fmt: skip
@@ -29,7 +29,7 @@ def backward_alpha_kernel(
     query_start = query_block * BLOCK_M
     if BY_KEYS:
         by_keys = goes_by_keys(
-            counts_ptr, used_ptr, numbers_ptr, batch_head, query_block, n_queries, support_capacity, tile_pairs, BLOCK_M
+            counts_ptr, used_ptr, numbers_ptr, batch_head, query_block, n_queries, support_capacity, row_pairs, BLOCK_M
         )
         if by_keys:
             return

@@ -29,7 +29,7 @@ TILES_OF_FEW_KEYS = tl.constexpr(8)
 def backward_dq_kernel(
     query, key, value, out, d_out, d_query, base_ptr, rest_ptr, lists_ptr, numbers_ptr, delta_ptr,
     counts_ptr, used_ptr, ranges, alphas_ptr, z_scale, scale, heads, group, n_queries, n_keys, capacity,
-    support_capacity, tile_pairs,
+    support_capacity, row_pairs,
     IS_CAUSAL: tl.constexpr, POWER: tl.constexpr, BY_KEYS: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, HEAD_DIM: tl.constexpr,
 ):  # fmt: skip
@@ -48,7 +48,7 @@ def backward_dq_kernel(
     query_start = query_block * BLOCK_M
     if BY_KEYS:
         by_keys = goes_by_keys(
-            counts_ptr, used_ptr, numbers_ptr, batch_head, query_block, n_queries, support_capacity, tile_pairs, BLOCK_M
+            counts_ptr, used_ptr, numbers_ptr, batch_head, query_block, n_queries, support_capacity, row_pairs, BLOCK_M
         )
         if by_keys:
             return

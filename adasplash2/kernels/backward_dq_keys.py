@@ -16,7 +16,7 @@ from .tile import above_single, operand_gather, operand_tile, positive, query_pl
 def backward_dq_keys_kernel(
     query, key, value, out, d_out, d_query, d_alpha_ptr, base_ptr, rest_ptr, delta_ptr,
     support_ptr, starts_ptr, counts_ptr, used_ptr, numbers_ptr,
-    alphas_ptr, z_scale, scale, heads, group, n_queries, n_keys, capacity, tile_pairs,
+    alphas_ptr, z_scale, scale, heads, group, n_queries, n_keys, capacity, row_pairs,
     POWER: tl.constexpr, ROWS: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_D: tl.constexpr, HEAD_DIM: tl.constexpr,
 ):  # fmt: skip
     """Grid (parts of ROWS queries * batch * heads,).
@@ -29,7 +29,7 @@ def backward_dq_keys_kernel(
     query_block, batch, head, batch_head = query_place(n_queries, heads, ROWS)
     query_start = query_block * ROWS
     own = query_start // BLOCK_M
-    by_keys = goes_by_keys(counts_ptr, used_ptr, numbers_ptr, batch_head, own, n_queries, capacity, tile_pairs, BLOCK_M)
+    by_keys = goes_by_keys(counts_ptr, used_ptr, numbers_ptr, batch_head, own, n_queries, capacity, row_pairs, BLOCK_M)
     if by_keys == 0:
         return
     order = load_order(alphas_ptr, batch_head, POWER)

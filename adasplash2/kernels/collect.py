@@ -9,9 +9,9 @@ from .tile import (
     any_of,
     inner_products,
     operand_tile,
+    part_place,
     row_offsets,
     sum_of,
-    tile_place,
     whole_tile,
 )
 from .visible import visible_tile
@@ -32,7 +32,8 @@ def dead_products(lo, z_scale):
 @triton.jit
 def collect_kernel(
     query, key, lo_ptr, lists_ptr, numbers_ptr, entries_ptr, counts_ptr, n_wide_ptr, n_unsolved_ptr,
-    ranges, alphas_ptr, z_scale, first_tile, heads, group, n_queries, n_keys, capacity, entry_capacity, row_places,
+    ranges, alphas_ptr, z_scale, first_tile, n_part_heads, heads, group, n_queries, n_keys, capacity, entry_capacity,
+    row_places,
     IS_CAUSAL: tl.constexpr, POWER: tl.constexpr, KEYS: tl.constexpr, SHARED_WORDS: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, HEAD_DIM: tl.constexpr,
 ):  # fmt: skip
@@ -46,7 +47,7 @@ def collect_kernel(
     Invariant: a key of no entry has ``z <= lo <= tau``.  Lemmas: threshold_subset, dense_bound_float
     """
     n_blocks = tl.cdiv(n_queries, BLOCK_M)
-    batch_head, query_block = tile_place(first_tile + tl.program_id(0), n_blocks)
+    batch_head, query_block = part_place(first_tile, tl.program_id(0), n_part_heads, n_blocks)
     batch, head = batch_head // heads, batch_head % heads
     query_start = query_block * BLOCK_M
     row = batch_head.to(tl.int64) * n_blocks + query_block

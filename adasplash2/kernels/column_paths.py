@@ -18,20 +18,21 @@ UNLISTED_TILES = tl.constexpr(3)
 @triton.jit
 def column_paths_kernel(
     lists_ptr, numbers_ptr, counts_ptr, used_ptr, column_counts_ptr, paths_ptr, block_pairs_ptr, unlisted_ptr,
-    n_unlisted_ptr, kv_heads, group, n_queries, n_keys, list_capacity, capacity, column_rows, tile_pairs,
+    n_unlisted_ptr, kv_heads, group, n_queries, n_keys, list_capacity, capacity, column_rows, column_pairs,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
 ):  # fmt: skip
     """Grid (key blocks * batch * kv_heads,).
 
     Reads the lists of the query blocks that keep a block of keys, and how many rows each of its keys supports.  Writes
 
-    - 1 if the block goes by single queries, else 0: int32 (batch * kv_heads, key blocks);
+    - how many tiles the block saves by single queries, at least 1, or 0 if it goes by tiles: its path, int32 (batch *
+      kv_heads, key blocks);
     - how many rows its keys support: int32 (batch * heads, key blocks);
     - its query blocks without support in the pool, which go by tiles anyway: int32 (batch * heads, key blocks,
       UNLISTED), and how many they are.
 
     It goes by single queries where these have room, no key supports more than ``column_rows`` rows, and the work is
-    less: a tile costs as much as ``tile_pairs`` gathers.
+    less: a tile costs as much as ``column_pairs`` gathers.
     """
     key_block, _, _, batch_kv_head = program_place(n_keys, kv_heads, BLOCK_N)
     keys = key_block * BLOCK_N + tl.arange(0, BLOCK_N)
@@ -62,5 +63,7 @@ def column_paths_kernel(
         pairs += gathers(column)
         tiles += length
         missing += n_unlisted
-    by_keys = (fits > 0) & (most <= column_rows) & (pairs <= (tiles - missing * UNLISTED_TILES) * tile_pairs)
-    tl.store(paths_ptr + batch_kv_head.to(tl.int64) * tl.cdiv(n_keys, BLOCK_N) + key_block, by_keys.to(tl.int32))
+    tiles -= missing * UNLISTED_TILES
+    by_keys = (fits > 0) & (most <= column_rows) & (pairs <= tiles * column_pairs)
+    saved = tl.where(by_keys, tl.maximum(tiles - pairs // tl.maximum(column_pairs, 1), 1), 0)
+    tl.store(paths_ptr + batch_kv_head.to(tl.int64) * tl.cdiv(n_keys, BLOCK_N) + key_block, saved)

@@ -12,18 +12,18 @@ SLOTS = tl.constexpr(32)
 
 @triton.jit
 def columns_kernel(
-    support_ptr, starts_ptr, counts_ptr, used_ptr, paths_ptr, column_ends_ptr, columns_ptr,
+    support_ptr, starts_ptr, counts_ptr, turned_ptr, paths_ptr, column_ends_ptr, columns_ptr,
     heads, group, n_queries, n_keys, capacity, ROWS: tl.constexpr, BLOCK_N: tl.constexpr,
 ):  # fmt: skip
     """Grid (parts of ROWS queries * batch * heads,).
 
-    Reads the support of the rows.  Writes each row to the columns of its keys, within a part in the order in which
-    programs arrive, and moves the start of a part, as `column_starts` left it, to its end.  Keys of blocks that go by
-    tiles are left out.
+    Reads the support of the rows of heads that are turned over.  Writes each row to the columns of its keys, within a
+    part in the order in which programs arrive, and moves the start of a part, as `column_starts` left it, to its end.
+    Keys of blocks that go by tiles are left out.
     """
     query_block, _, _, batch_head = query_place(n_queries, heads, ROWS)
     query_start = query_block * ROWS
-    if tl.load(used_ptr + batch_head) > capacity:
+    if tl.load(turned_ptr + batch_head // group) == 0:
         return
     offsets, exists = row_offsets(batch_head, query_start, n_queries, ROWS)
     place, count, most = load_spans(starts_ptr, counts_ptr, batch_head, offsets, exists, capacity)

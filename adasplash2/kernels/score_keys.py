@@ -9,7 +9,7 @@ import triton.language as tl
 
 from .found import load_found, settle_found, store_found
 from .lists import MANY, NUMBERS, load_path
-from .tile import largest_of, operand_tile, tile_place, whole_gather
+from .tile import largest_of, operand_tile, part_place, whole_gather
 from .words import first_places, spread_keys
 
 # Live keys that a row scores, in multiples of those that it keeps.
@@ -30,7 +30,7 @@ def room_for_keys(count, row_places, ROW_KEYS: tl.constexpr):
 @triton.jit
 def score_keys_kernel(
     query, key, entries_ptr, counts_ptr, n_live_ptr, n_wide_ptr, numbers_ptr,
-    first_tile, heads, group, n_queries, n_keys, row_places,
+    first_tile, n_part_heads, heads, group, n_queries, n_keys, row_places,
     KEYS: tl.constexpr, ROWS: tl.constexpr, ROW_KEYS: tl.constexpr, AT_ONCE: tl.constexpr, TILE_M: tl.constexpr,
     BLOCK_D: tl.constexpr, HEAD_DIM: tl.constexpr,
 ):  # fmt: skip
@@ -44,7 +44,7 @@ def score_keys_kernel(
     n_blocks = tl.cdiv(n_queries, TILE_M)
     PARTS: tl.constexpr = TILE_M // ROWS
     own_tile, part = tl.program_id(0) // PARTS, tl.program_id(0) % PARTS
-    batch_head, query_block = tile_place(first_tile + own_tile, n_blocks)
+    batch_head, query_block = part_place(first_tile, own_tile, n_part_heads, n_blocks)
     batch, head = batch_head // heads, batch_head % heads
     query_start = query_block * TILE_M + part * ROWS
     if load_path(numbers_ptr + (batch_head.to(tl.int64) * n_blocks + query_block) * NUMBERS) == MANY:

@@ -20,10 +20,10 @@ from .tile import (
     largest_of,
     mask_words,
     operand_gather,
+    part_place,
     positive,
     row_offsets,
     store_operand_tile,
-    tile_place,
 )
 from .words import first_places
 
@@ -149,7 +149,8 @@ def solve_kernel(
     value, out, entries_ptr, counts_ptr, n_live_ptr, n_wide_ptr, unsolved_ptr, n_unsolved_ptr, numbers_ptr, lo_ptr,
     base_ptr, rest_ptr, mass_ptr, residual_ptr, passes_ptr, block_mask_ptr,
     support_ptr, starts_ptr, row_counts_ptr, used_ptr,
-    alphas_ptr, z_scale, first_tile, heads, group, n_queries, n_words, row_places, most_wide, support_capacity,
+    alphas_ptr, z_scale, first_tile, n_part_heads, heads, group, n_queries, n_words, row_places, most_wide,
+    support_capacity,
     POWER: tl.constexpr, ROWS: tl.constexpr, ROW_KEYS: tl.constexpr, AT_ONCE: tl.constexpr, TILE_M: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, HEAD_DIM: tl.constexpr,
 ):  # fmt: skip
@@ -165,7 +166,7 @@ def solve_kernel(
     n_blocks = tl.cdiv(n_queries, TILE_M)
     PARTS: tl.constexpr = TILE_M // ROWS
     own_tile, part = tl.program_id(0) // PARTS, tl.program_id(0) % PARTS
-    batch_head, query_block = tile_place(first_tile + own_tile, n_blocks)
+    batch_head, query_block = part_place(first_tile, own_tile, n_part_heads, n_blocks)
     batch, head = batch_head // heads, batch_head % heads
     query_start = query_block * TILE_M + part * ROWS
     numbers_ptr += (batch_head.to(tl.int64) * n_blocks + query_block) * NUMBERS

@@ -10,7 +10,7 @@ from .found import settle_found, store_found
 from .lists import FEW, FULL, NUMBERS, load_path, store_path
 from .power import load_order, unit_scale
 from .solve import gather_output, keep_largest, lacks_keys, pair_of_rows, store_rows
-from .tile import any_of, mask_words, operand_gather, operand_tile, row_offsets, tile_place
+from .tile import any_of, mask_words, operand_gather, operand_tile, part_place, row_offsets
 from .words import first_places, next_key
 
 # Live keys that are looked at, in multiples of those that are kept.
@@ -22,7 +22,8 @@ def solve_wide_kernel(
     query, key, value, out, entries_ptr, counts_ptr, unsolved_ptr, n_unsolved_ptr, numbers_ptr, lo_ptr,
     base_ptr, rest_ptr, mass_ptr, residual_ptr, passes_ptr, block_mask_ptr,
     support_ptr, starts_ptr, row_counts_ptr, used_ptr,
-    alphas_ptr, z_scale, first_tile, heads, group, n_queries, n_keys, n_words, row_places, support_capacity,
+    alphas_ptr, z_scale, first_tile, n_part_heads, heads, group, n_queries, n_keys, n_words, row_places,
+    support_capacity,
     POWER: tl.constexpr, KEYS: tl.constexpr, ROWS: tl.constexpr, ROW_KEYS: tl.constexpr, AT_ONCE: tl.constexpr,
     TILE_M: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, HEAD_DIM: tl.constexpr,
 ):  # fmt: skip
@@ -41,7 +42,7 @@ def solve_wide_kernel(
     for index in range(tl.program_id(0), tl.load(n_unsolved_ptr), tl.num_programs(0)):
         own_part = tl.load(unsolved_ptr + index)
         own_tile, part = own_part // PARTS, own_part % PARTS
-        batch_head, query_block = tile_place(first_tile + own_tile, n_blocks)
+        batch_head, query_block = part_place(first_tile, own_tile, n_part_heads, n_blocks)
         batch, head = batch_head // heads, batch_head % heads
         query_start = query_block * TILE_M + part * ROWS
         own_numbers_ptr = numbers_ptr + (batch_head.to(tl.int64) * n_blocks + query_block) * NUMBERS

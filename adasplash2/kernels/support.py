@@ -74,19 +74,19 @@ def gathers(count):
 
 @triton.jit
 def goes_by_keys(
-    counts_ptr, used_ptr, numbers_ptr, batch_head, query_block, n_queries, capacity, tile_pairs, BLOCK_M: tl.constexpr
+    counts_ptr, used_ptr, numbers_ptr, batch_head, query_block, n_queries, capacity, row_pairs, BLOCK_M: tl.constexpr
 ):
     """Return whether a block of queries gets its gradient by single keys.
 
     It does where the support of its rows is in the pool, and a tile that it keeps costs as much as at most
-    ``tile_pairs`` of those that it holds on average.
+    ``row_pairs`` of those that it holds on average.
     """
     offsets, exists = row_offsets(batch_head, query_block * BLOCK_M, n_queries, BLOCK_M)
     count = tl.load(counts_ptr + offsets, mask=exists, other=0)
     row = batch_head.to(tl.int64) * tl.cdiv(n_queries, BLOCK_M) + query_block
     _, length, _ = load_numbers(numbers_ptr + row * NUMBERS)
     listed = (largest_of(-count) <= 0) & (tl.load(used_ptr + batch_head) <= capacity)
-    return listed & (gathers(count) <= length * tile_pairs)
+    return listed & (gathers(count) <= length * row_pairs)
 
 
 @triton.jit

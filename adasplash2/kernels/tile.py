@@ -36,6 +36,17 @@ def tile_place(tile, n_blocks):
 
 
 @triton.jit
+def part_place(first_tile, own_tile, n_heads, n_blocks):
+    """Return (batch * heads + head, block of queries) of a tile of a part of all tiles, which begins at ``first_tile``.
+
+    A part of ``n_heads`` whole heads, of more than one, takes their blocks in turns, the last of each first.  One that
+    begins or ends within a head has ``n_heads`` 1 and the order of `tile_place`.
+    """
+    step = first_tile % n_blocks + own_tile // n_heads
+    return first_tile // n_blocks + own_tile % n_heads + step // n_blocks, n_blocks - 1 - step % n_blocks
+
+
+@triton.jit
 def query_place(n_queries, heads, ROWS: tl.constexpr):
     """Return `program_place` in the order of `tile_place`."""
     batch_head, query_block = tile_place(tl.program_id(0), tl.cdiv(n_queries, ROWS))

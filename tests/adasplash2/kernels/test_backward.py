@@ -1,13 +1,19 @@
 """Are delta and the gradients those of the specification at the kernel's own tau?"""
 
+import dataclasses
+
 import numpy as np
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from lemmas import lemma
 from profiles import examples
-from staged import ALPHAS, DEVICE, PATHS, U, backward, score_matrices, staged
+from staged import ALPHAS, DEVICE, PATHS, U, backward, score_matrices, small_launch, staged
 
+from adasplash2 import launch
+from adasplash2.problem import Problem
+from adasplash2.state import empty_backward, empty_forward
 from entmax_ref import stages
 
 
@@ -75,3 +81,41 @@ def test_a_part_that_all_values_share_does_not_cancel():
     # float32 products of values of 1000 round by 1000 * head_dim units, and no more than that is lost
     assert abs(plain - exact).max() <= 1e-5 * size
     assert abs(lifted - exact).max() <= 1000.0 * 64 * U * abs(grad).sum(axis=1).max()
+
+
+@pytest.mark.parametrize("split_tiles, is_causal", [(1, True), (3, False)])
+def test_long_columns_are_split_and_add_up(split_tiles, is_causal):
+    """The first key is a sink of all queries of the two heads of its group; the other keys have few queries."""
+    generator = torch.Generator().manual_seed(0)
+    query, d_out = (torch.randn(2, 2, 60, 16, generator=generator).to(DEVICE) for _ in range(2))
+    key, value = (torch.randn(2, 1, 70, 16, generator=generator).to(DEVICE) for _ in range(2))
+    query[..., 0], key[:, :, 0, 0] = 4.0, 8.0
+    whole = Problem.of(query, key, alpha=1.5, scale=0.5, is_causal=is_causal, backend=launch.BACKEND)
+    whole = dataclasses.replace(whole, launch=small_launch(), **PATHS["many"])
+    split = dataclasses.replace(whole, split_tiles=split_tiles)
+    state = empty_forward(whole, query)
+    for call in launch.forward_calls(whole, query, key, value, state):
+        call.run()
+    left = (state.out, state.base, state.rest, state.block_mask, state.support)
+    found = []
+    for problem in (whole, split, split):
+        after = empty_backward(problem, query, key, value)
+        for call in launch.backward_calls(problem, d_out, query, key, value, *left, after):
+            call.run()
+        found.append(after)
+    tiles = found[1].keeping.numbers[..., 1].reshape(2, 2, -1).sum(dim=1).cpu().numpy()
+    assert found[0].segments.numel() == 0 and split.n_segments == found[1].segments.shape[2]
+    for own_tiles, own_split, own_segments in zip(
+        tiles, found[1].split[:, 0].cpu().numpy(), found[1].segments[:, 0].cpu().numpy(), strict=True
+    ):
+        needed = np.where(own_tiles > split_tiles, -(-own_tiles // split_tiles), 0)
+        fits = (needed > 0) & (np.cumsum(needed) <= split.n_segments)
+        np.testing.assert_array_equal(own_split, fits)
+        assert fits[0], "the sink is whole, so nothing is tested"
+        expected = [(block, part, needed[block]) for block in np.flatnonzero(fits) for part in range(needed[block])]
+        np.testing.assert_array_equal(own_segments[: len(expected), :3], expected)
+        assert (own_segments[len(expected) :, 0] == -1).all()
+    for name in ("d_key", "d_value"):
+        one, other, again = (getattr(after, name) for after in found)
+        assert (one - other).abs().max() <= 2.0**-20 * one.abs().max(), name
+        assert torch.equal(other, again), name

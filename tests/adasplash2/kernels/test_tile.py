@@ -9,7 +9,7 @@ from lemmas import lemma
 from staged import DEVICE, U
 
 from adasplash2 import problem
-from adasplash2.kernels import column_paths, lists, support
+from adasplash2.kernels import backward_dkdv_keys, column_paths, column_segments, lists, support
 from adasplash2.kernels.tile import WORD, add_compensated, add_exactly, any_of, inner_products
 from adasplash2.verify import stage_checks
 
@@ -23,6 +23,8 @@ from adasplash2.verify import stage_checks
         (support.PARTS, problem.COLUMN_PARTS),
         (support.ROWS, problem.SOLVE_ROWS),
         (column_paths.UNLISTED, problem.UNLISTED),
+        (backward_dkdv_keys.MIXED_PARTS, problem.MIXED_PARTS),
+        (column_segments.SEGMENT, problem.SEGMENT_NUMBERS),
     ],
 )
 def test_what_kernels_and_host_both_count_on_is_one_number(of_kernel, of_host):

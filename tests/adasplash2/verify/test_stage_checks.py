@@ -26,7 +26,7 @@ def stage_run(evidence):
 @pytest.fixture(scope="module")
 def key_run(evidence):
     """The stages by single keys, in float32, all the way."""
-    fields = {"row_entries": 192, "tile_pairs": 2**20}
+    fields = {"row_entries": 192, "row_pairs": 2**20, "column_pairs": 2**20, "turn_pairs": 2**20}
     return stage_checks.run_stages(evidence.load, evidence.truth.d_out, SMALL.alpha, **fields)
 
 
