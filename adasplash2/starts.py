@@ -99,7 +99,9 @@ def forget() -> None:
 
 def device_of(tensor: torch.Tensor) -> contextlib.AbstractContextManager[Any]:
     """Kernels start on the device that holds the tensor, whichever is current."""
-    return torch.cuda.device(tensor.device) if tensor.is_cuda else contextlib.nullcontext()
+    if not tensor.is_cuda or tensor.device.index == torch.cuda.current_device():
+        return contextlib.nullcontext()
+    return torch.cuda.device(tensor.device)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,7 +112,7 @@ class _Plan:
     take them (`launch.operand`), each described by its place and the strides; and what stays.
     """
 
-    starts: tuple[tuple[Any, tuple[int, int, int], Callable[[Sequence[Any]], tuple[Any, ...]]], ...]
+    starts: tuple[tuple[Callable[..., Any], Callable[[Sequence[Any]], tuple[Any, ...]]], ...]
     operands: tuple[tuple[int, tuple[Any, ...]], ...]
     stays: tuple[Any, ...]
 
@@ -139,7 +141,7 @@ class _Plan:
             return places[id(value)] if isinstance(value, torch.Tensor) else stays_at[type(value), value]
 
         starts = tuple(
-            (kernel, (call.programs, 1, 1), operator.itemgetter(*map(place_of, values)))
+            (kernel[call.programs, 1, 1], operator.itemgetter(*map(place_of, values)))
             for (call, kernel), values in zip(begun, arguments, strict=True)
         )
         return cls(starts, tuple(operands), tuple(value for _, value in stays))
@@ -148,8 +150,8 @@ class _Plan:
         """Start the kernels on tensors in the places of those that the plan was made of."""
         values = [*tensors, *[(tensors[place], *strides) for place, strides in self.operands], *self.stays]
         stream = driver.active.get_current_stream(driver.active.get_current_device())
-        for kernel, grid, pick in self.starts:
-            kernel[grid](*pick(values), stream=stream)
+        for start, pick in self.starts:
+            start(*pick(values), stream=stream)
 
 
 _plans: dict[Hashable, _Plan] = {}

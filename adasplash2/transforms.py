@@ -147,12 +147,13 @@ def _is_plain(arguments: tuple[Any, ...]) -> bool:
     if torch._C._len_torch_dispatch_stack() or torch._C._is_tracing() or under_transform():
         return False
     for argument in arguments:
-        if isinstance(argument, torch.Tensor):
-            if type(argument) not in (torch.Tensor, torch.nn.Parameter) or argument.is_meta:
-                return False
+        kind = type(argument)
+        if kind is torch.Tensor or kind is torch.nn.Parameter:
             # What else would be looked at: batches of any kind, a pending negation, functionalization, a subclass.
-            if torch._C._dispatch_keys(argument).raw_repr() & ~_plain_keys(argument.device):
+            if argument.is_meta or torch._C._dispatch_keys(argument).raw_repr() & ~_plain_keys(argument.device):
                 return False
+        elif isinstance(argument, torch.Tensor):
+            return False
     return True
 
 
