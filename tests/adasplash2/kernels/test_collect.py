@@ -1,13 +1,19 @@
 """Do the entries of a row name exactly its live keys, and what becomes of a row without room?"""
 
+import dataclasses
+
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from lemmas import lemma
 from profiles import examples
-from staged import ALPHAS, TILE, live_keys, score_matrices, staged
+from staged import ALPHAS, DEVICE, PATHS, TILE, live_keys, score_matrices, small_launch, staged
 
+from adasplash2 import launch, problem
+from adasplash2.problem import Problem
+from adasplash2.state import empty_forward
 from entmax_ref import stages
 
 FEW, SHARED, MANY = 0, 1, 2
@@ -49,3 +55,24 @@ def test_blocks_of_many_entries_a_candidate_share_their_tiles():
     z = np.zeros((TILE, 4), dtype=np.float32)
     assert staged(z, row_entries=8, shared_words=TILE).paths("collect")[0] == SHARED
     assert staged(z, row_entries=8, shared_words=TILE + 1).paths("collect")[0] == FEW
+
+
+@pytest.mark.parametrize("is_causal", [False, True])
+def test_the_parts_that_share_the_scratch_change_no_bit(is_causal, monkeypatch):
+    """3 heads of 3 blocks of queries: all at once, head by head, and block by block."""
+    generator = torch.Generator().manual_seed(0)
+    query, key, value = (2.0 * torch.randn(1, 3, 45, 16, generator=generator).to(DEVICE) for _ in range(3))
+    found = []
+    for most, at_once in ((9, 9), (4, 3), (2, 2), (1, 1)):
+        run = Problem.of(query, key, alpha=1.5, scale=0.25, is_causal=is_causal, backend=launch.BACKEND)
+        run = dataclasses.replace(run, launch=small_launch(), **PATHS["few"])
+        monkeypatch.setattr(problem, "SCRATCH_HALVES", 2**20)
+        monkeypatch.setattr(problem, "SCRATCH_BYTES", most * TILE * run.row_places * 8)
+        assert run.tiles_at_once == at_once
+        state = empty_forward(run, query)
+        for call in launch.forward_calls(run, query, key, value, state):
+            call.run()
+        assert (state.support.counts >= 1).all()
+        found.append(state)
+    for name in ("out", "base", "rest", "mass", "block_mask"):
+        assert all(torch.equal(getattr(found[0], name), getattr(other, name)) for other in found[1:]), name

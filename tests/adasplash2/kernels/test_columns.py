@@ -85,6 +85,9 @@ def test_long_columns_are_sorted_as_well(length):
         ({"column_pairs": 24}, [0, 1, 1]),
         ({"column_pairs": 23}, [0, 0, 1]),
         ({"column_pairs": 15}, [0, 0, 0]),
+        # The blocks save 3, 2 and 1 tiles, and 69 pairs are to be turned over.
+        ({"turn_pairs": 12}, [1, 1, 1]),
+        ({"turn_pairs": 11}, [0, 0, 0]),
         ({"capacity": 1}, [1, 1, 1]),  # short lists visit more tiles, which are listed all the same
     ],
 )
@@ -96,7 +99,9 @@ def test_a_block_of_keys_goes_by_tiles_where_these_are_full(fields, paths):
     z[4, 2 * TILE + 7] = -0.25
     run = staged(z, **BY_KEYS)
     assert int(run.after["output"].support.used) == 69
-    assert gradients(run, **fields).column_paths[0, 0].sign().tolist() == paths
+    found = gradients(run, **fields)
+    assert found.column_paths[0, 0].sign().tolist() == paths
+    assert bool(found.turned) == any(paths)
 
 
 @pytest.mark.parametrize("alpha", [1.5, 2.0])
@@ -142,7 +147,8 @@ def test_by_keys_and_by_tiles_agree_with_grouped_heads():
     query, key = torch.randn(2, 4, 90, 16, generator=generator), torch.randn(2, 2, 130, 16, generator=generator)
     value, d_out = torch.randn(2, 2, 130, 16, generator=generator), torch.randn(2, 4, 90, 16, generator=generator)
     found = {}
-    for name, fields in (("keys", BY_KEYS), ("tiles", PATHS["many"])):
+    runs = {"keys": BY_KEYS, "tiles": PATHS["many"], "not turned over": BY_KEYS | {"turn_pairs": 0}}
+    for name, fields in runs.items():
         operands = [tensor.to(DEVICE) for tensor in (2.0 * query, 2.0 * key, value)]
         problem = Problem.of(*operands[:2], alpha=1.5, scale=0.25, is_causal=True, backend=launch.BACKEND)
         problem = dataclasses.replace(problem, **fields)
@@ -152,12 +158,13 @@ def test_by_keys_and_by_tiles_agree_with_grouped_heads():
         left = (state.out, state.base, state.rest, state.block_mask, state.support)
         for call in launch.backward_calls(problem, d_out.to(DEVICE), *operands, *left, after):
             call.run()
-        if name == "keys":
-            assert (after.column_paths > 0).all() and (state.support.counts >= 1).all()
+        if name != "tiles":
+            assert (after.column_paths > 0).all() == (name == "keys") and (state.support.counts >= 1).all()
         found[name] = after
     for name in ("d_query", "d_key", "d_value"):
-        one, other = (getattr(found[path], name).double() for path in ("keys", "tiles"))
-        assert (one - other).abs().max() <= 2.0**-18 * one.abs().max(), name
+        one, *others = (getattr(found[path], name).double() for path in runs)
+        for other in others:
+            assert (one - other).abs().max() <= 2.0**-18 * one.abs().max(), name
 
 
 def test_indices_take_16_bits_up_to_65536():

@@ -10,7 +10,7 @@ from staged import DEVICE, U
 
 from adasplash2 import problem
 from adasplash2.kernels import backward_dkdv_keys, column_paths, column_segments, lists, support
-from adasplash2.kernels.tile import WORD, add_compensated, add_exactly, any_of, inner_products
+from adasplash2.kernels.tile import WORD, add_compensated, add_exactly, any_of, inner_products, part_place
 from adasplash2.verify import stage_checks
 
 
@@ -30,6 +30,30 @@ from adasplash2.verify import stage_checks
 def test_what_kernels_and_host_both_count_on_is_one_number(of_kernel, of_host):
     """The host makes the memory that the kernels divide."""
     assert of_kernel.value == of_host
+
+
+@triton.jit
+def place_kernel(found_ptr, first_tile, n_heads, n_blocks):
+    head, block = part_place(first_tile, tl.program_id(0), n_heads, n_blocks)
+    tl.store(found_ptr + tl.program_id(0) * 2, head)
+    tl.store(found_ptr + tl.program_id(0) * 2 + 1, block)
+
+
+@pytest.mark.parametrize(
+    "n_heads, n_blocks, at_once", [(5, 3, 6), (4, 3, 3), (3, 4, 12), (2, 5, 3), (2, 5, 1), (3, 1, 2), (1, 7, 7)]
+)
+def test_parts_hold_every_block_of_queries_once_and_those_of_whole_heads_in_turns(n_heads, n_blocks, at_once):
+    found = []
+    for first in range(0, n_heads * n_blocks, at_once):
+        now = min(at_once, n_heads * n_blocks - first)
+        part_heads = now // n_blocks if at_once % n_blocks == 0 else 1
+        places = torch.zeros(now, 2, dtype=torch.int32, device=DEVICE)
+        place_kernel[(now,)](places, first, part_heads, n_blocks)
+        blocks = places[:, 1].tolist()
+        if at_once % n_blocks == 0:
+            assert blocks == sorted(blocks, reverse=True)
+        found += [tuple(place) for place in places.tolist()]
+    assert sorted(found) == [(head, block) for head in range(n_heads) for block in range(n_blocks)]
 
 
 @triton.jit
