@@ -423,6 +423,10 @@ class Problem:
             row_entries=ROW_ENTRIES if query.dtype.itemsize == 2 else 0,
         )
 
+    def under(self, launch: Launch) -> Problem:
+        """Return the same problem under another row of the launch table."""
+        return dataclasses.replace(self, launch=launch, row_pairs=launch.row_pairs, column_pairs=launch.column_pairs)
+
     @property
     def power(self) -> int:
         """Power that the kernels are compiled for; 0 where they load alpha."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
 
 import torch
@@ -20,7 +19,7 @@ def problem_of(load: Workload, alpha: float, row: Launch | None = None) -> Probl
     problem = Problem.of(
         load.query, load.key, alpha=alpha, scale=scale, is_causal=load.is_causal, backend=launch.BACKEND
     )
-    return problem if row is None else dataclasses.replace(problem, launch=row)
+    return problem if row is None else problem.under(row)
 
 
 def launch_row(dtype: torch.dtype, head_dim: int) -> Launch:
