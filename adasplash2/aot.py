@@ -1,6 +1,6 @@
 """Do the kernels compile for a target, and within its registers and shared memory?  No GPU needed.
 
-``python -m adasplash2.aot`` compiles every call of `launch` for every row of the launch table and prints what each
+``python -m adasplash2.aot`` compiles every stage for every row of the launch table and prints what each
 uses.  Triton decides at import whether it interprets, so ``TRITON_INTERPRET`` must not be set.
 """
 
@@ -25,6 +25,7 @@ from triton.compiler import ASTSource
 
 from . import launch
 from .problem import LAUNCH, POWERS, Problem, alphas_of, choose_launch
+from .stages import backward_calls, forward_calls
 from .starts import Call
 from .state import empty_backward, empty_forward
 
@@ -182,8 +183,8 @@ def meta_calls(
     backward = empty_backward(problem, query, key, key, of_alpha=problem.power == 0)
     left = (forward.out, forward.base, forward.rest, forward.block_mask, forward.support)
     besides = ranges, alphas_of(alpha, query)
-    calls = launch.forward_calls(problem, query, key, key, forward, *besides)
-    return calls + launch.backward_calls(problem, query, query, key, key, *left, backward, *besides)
+    calls = forward_calls(problem, query, key, key, forward, *besides)
+    return calls + backward_calls(problem, query, query, key, key, *left, backward, *besides)
 
 
 def _different(calls: list[Call]) -> list[Call]:

@@ -109,7 +109,7 @@ class _Plan:
     """Compiled kernels with the arguments that stay.
 
     The arguments of a start are picked from one sequence: the tensors; those with their strides behind, as kernels
-    take them (`launch.operand`), each described by its place and the strides; and what stays.
+    take them (`stages.arguments.operand`), each described by its place and the strides; and what stays.
     """
 
     starts: tuple[tuple[Callable[..., Any], Callable[[Sequence[Any]], tuple[Any, ...]]], ...]

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from adasplash2 import launch
 from adasplash2.problem import MAX_HEAD_DIM, ROW_ENTRIES, SOLVE_ROWS, Launch, Problem, Program, alphas_of
+from adasplash2.stages import backward_calls, forward_calls
 from adasplash2.state import ForwardState, empty_backward, empty_forward, unpack_mask
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -118,7 +119,7 @@ def staged(z, alpha=1.5, *, is_causal=False, ranges=None, seed=0, tile=TILE, den
     state = empty_forward(problem, query)
     after = {}
     seen = None if ranges is None else torch.tensor(ranges, dtype=torch.int32, device=DEVICE)[None]
-    for call in launch.forward_calls(problem, query, key, value, state, seen, alphas_of(alpha, query)):
+    for call in forward_calls(problem, query, key, value, state, seen, alphas_of(alpha, query)):
         call.run()
         after[call.stage] = copied(state)
     exact = z.astype(np.float64)
@@ -156,9 +157,7 @@ def backward(run, d_out):
     state = empty_backward(run.problem, run.query, run.key, run.value)
     operands = (d_out, run.query, run.key, run.value)
     rows = (left.out, left.base, left.rest, left.block_mask, left.support)
-    for call in launch.backward_calls(
-        run.problem, *operands, *rows, state, None, alphas_of(run.problem.alpha, run.query)
-    ):
+    for call in backward_calls(run.problem, *operands, *rows, state, None, alphas_of(run.problem.alpha, run.query)):
         call.run()
     return state
 

@@ -1,4 +1,4 @@
-"""How does the benchmark reach the kernel stages?  The only file here that knows how `adasplash2.launch` is called."""
+"""How does the benchmark reach the kernel stages?  The only file here that knows how `adasplash2.stages` are called."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import torch
 
 from adasplash2 import launch
 from adasplash2.problem import Launch, Problem, alphas_of, arch_of, block_d, choose_launch
+from adasplash2.stages import backward_calls, forward_calls
 from adasplash2.starts import Call
 from adasplash2.state import ForwardState, empty_backward, empty_forward
 from adasplash2.workloads import Workload
@@ -48,7 +49,7 @@ def forward_stages(
 
     def prepare() -> tuple[list[Call], ForwardState]:
         state = empty_forward(problem, operands[0])
-        return launch.forward_calls(problem, *operands, state, None, alphas_of(alpha, operands[0])), state
+        return forward_calls(problem, *operands, state, None, alphas_of(alpha, operands[0])), state
 
     return prepare
 
@@ -66,6 +67,6 @@ def backward_stages(
 
     def prepare() -> list[Call]:
         state, alphas = empty_backward(problem, *operands), alphas_of(alpha, operands[0])
-        return launch.backward_calls(problem, d_out, *operands, *rows, support, state, None, alphas)
+        return backward_calls(problem, d_out, *operands, *rows, support, state, None, alphas)
 
     return prepare

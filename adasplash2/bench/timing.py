@@ -16,7 +16,7 @@ Run = Callable[[], object]
 
 
 class Stage(Protocol):
-    """What `launch.forward_calls` and its like return."""
+    """What `stages.forward_calls` and its like return."""
 
     @property
     def stage(self) -> str:

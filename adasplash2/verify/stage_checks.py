@@ -10,6 +10,7 @@ import torch
 
 from adasplash2 import launch, starts
 from adasplash2.problem import MAX_PASSES, Problem, alphas_of, ceil_div, tolerance_of
+from adasplash2.stages import backward_calls, forward_calls
 from adasplash2.state import Lists, empty_backward, empty_forward, unpack_mask
 from adasplash2.workloads import Workload
 from entmax_ref import stages
@@ -57,7 +58,7 @@ class StageRun:
 
 
 def run_stages(load: Workload, d_out: torch.Tensor, alpha: float, **fields: int) -> StageRun:
-    """Run the calls of `launch` in their order, each by itself, and keep what each stage wrote.
+    """Run the calls of `adasplash2.stages` in their order, each by itself, and keep what each stage wrote.
 
     Other keywords replace fields of the problem: how much its lists hold.
     """
@@ -74,13 +75,13 @@ def run_stages(load: Workload, d_out: torch.Tensor, alpha: float, **fields: int)
     q, k, v, d_o = (launch.as_operand(part) for part in (query, key, value, grad))
     state = empty_forward(problem, q)
     with starts.device_of(query):
-        for call in launch.forward_calls(problem, q, k, v, state, load.key_ranges, alphas_of(alpha, q)):
+        for call in forward_calls(problem, q, k, v, state, load.key_ranges, alphas_of(alpha, q)):
             call.run()
         after = empty_backward(problem, q, k, v)
         # As the backward of a call gets it: rounded to the dtype, also where the interpreter raised that.
         out = launch.as_operand(state.out.to(query.dtype))
         left = (out, state.base, state.rest, state.block_mask, state.support)
-        for call in launch.backward_calls(problem, d_o, q, k, v, *left, after, load.key_ranges, alphas_of(alpha, q)):
+        for call in backward_calls(problem, d_o, q, k, v, *left, after, load.key_ranges, alphas_of(alpha, q)):
             call.run()
     heads, launch_row = (problem.batch, problem.heads), problem.launch
     forward: dict[str, Any] = {name: as_floats(getattr(state, name)) for name in _FORWARD}

@@ -27,6 +27,7 @@ RANKS = {
     "starts": 0,
     "state": 0,
     "kernels": 0,
+    "stages": 0,
     "launch": 1,
     "row_launch": 1,
     "reference": 1,

@@ -13,6 +13,7 @@ from staged import ALPHAS, DEVICE, PATHS, U, backward, score_matrices, small_lau
 
 from adasplash2 import launch
 from adasplash2.problem import Problem
+from adasplash2.stages import backward_calls, forward_calls
 from adasplash2.state import empty_backward, empty_forward
 from entmax_ref import stages
 
@@ -94,13 +95,13 @@ def test_long_columns_are_split_and_add_up(split_tiles, is_causal):
     whole = dataclasses.replace(whole, launch=small_launch(), **PATHS["many"])
     split = dataclasses.replace(whole, split_tiles=split_tiles)
     state = empty_forward(whole, query)
-    for call in launch.forward_calls(whole, query, key, value, state):
+    for call in forward_calls(whole, query, key, value, state):
         call.run()
     left = (state.out, state.base, state.rest, state.block_mask, state.support)
     found = []
     for problem in (whole, split, split):
         after = empty_backward(problem, query, key, value)
-        for call in launch.backward_calls(problem, d_out, query, key, value, *left, after):
+        for call in backward_calls(problem, d_out, query, key, value, *left, after):
             call.run()
         found.append(after)
     tiles = found[1].keeping.numbers[..., 1].reshape(2, 2, -1).sum(dim=1).cpu().numpy()

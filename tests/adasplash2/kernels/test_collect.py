@@ -13,6 +13,7 @@ from staged import ALPHAS, DEVICE, PATHS, TILE, live_keys, score_matrices, small
 
 from adasplash2 import launch, problem
 from adasplash2.problem import Problem
+from adasplash2.stages import forward_calls
 from adasplash2.state import empty_forward
 from entmax_ref import stages
 
@@ -70,7 +71,7 @@ def test_the_parts_that_share_the_scratch_change_no_bit(is_causal, monkeypatch):
         monkeypatch.setattr(problem, "SCRATCH_BYTES", most * TILE * run.row_places * 8)
         assert run.tiles_at_once == at_once
         state = empty_forward(run, query)
-        for call in launch.forward_calls(run, query, key, value, state):
+        for call in forward_calls(run, query, key, value, state):
             call.run()
         assert (state.support.counts >= 1).all()
         found.append(state)

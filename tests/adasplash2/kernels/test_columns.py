@@ -12,6 +12,7 @@ from staged import ALPHAS, DEVICE, PATHS, TILE, backward, score_matrices, staged
 
 from adasplash2 import launch
 from adasplash2.problem import ROW_ENTRIES, Problem, index_type
+from adasplash2.stages import backward_calls, forward_calls
 from adasplash2.state import empty_backward, empty_forward
 from entmax_ref import stages
 
@@ -153,10 +154,10 @@ def test_by_keys_and_by_tiles_agree_with_grouped_heads():
         problem = Problem.of(*operands[:2], alpha=1.5, scale=0.25, is_causal=True, backend=launch.BACKEND)
         problem = dataclasses.replace(problem, **fields)
         state, after = empty_forward(problem, operands[0]), empty_backward(problem, *operands)
-        for call in launch.forward_calls(problem, *operands, state):
+        for call in forward_calls(problem, *operands, state):
             call.run()
         left = (state.out, state.base, state.rest, state.block_mask, state.support)
-        for call in launch.backward_calls(problem, d_out.to(DEVICE), *operands, *left, after):
+        for call in backward_calls(problem, d_out.to(DEVICE), *operands, *left, after):
             call.run()
         if name != "tiles":
             assert (after.column_paths > 0).all() == (name == "keys") and (state.support.counts >= 1).all()
