@@ -276,8 +276,10 @@ LAUNCH = {
     ("hip", 4, 128): _square(16, Program(4, 1), Program(2, 1), _UNTIMED),
     ("hip", 4, 256): _square(16, Program(4, 1), Program(4, 1), _UNTIMED),
 }
-# The powers of an alpha that is loaded leave fewer registers to the tile that is in these.
+# The powers of an alpha that is loaded, and the ranges of keys, leave fewer registers to the tile that is in these.
+LAUNCH["sm_100", 2, 16] = dataclasses.replace(LAUNCH["cuda", 2, 16], backward_dkdv=Program(8, 3))
 LAUNCH["sm_100", 2, 64] = dataclasses.replace(LAUNCH["cuda", 2, 64], backward_dkdv=Program(8, 2))
+LAUNCH["sm_100", 2, 128] = dataclasses.replace(LAUNCH["cuda", 2, 128], backward_dkdv=Program(8, 1))
 # Without a compiler the tile only sets how much a NumPy call does.
 INTERPRETER = _square(64, Program(4, 1), Program(4, 1), "the interpreter has no registers to spill")
 

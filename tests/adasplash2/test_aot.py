@@ -31,7 +31,7 @@ def test_kernels_fit(target, dtype, alpha, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("target", ["sm_80", "sm_90", "sm_100", "gfx942"])
 def test_kernels_with_ranges_fit(target, tmp_path):
-    # on CDNA 3 the key gradients of head_dim 128 spill 196 bytes with ranges: they run, but not fast
+    # on CDNA 3 the key gradients of head_dim 128 spill 220 bytes with ranges: they run, but not fast
     head_dims = [64] if target == "gfx942" else [64, 128]
     usages = compiled(target, "bf16", "1.5", head_dims, tmp_path, "--ranges")
     assert len(usages) == READ_RANGES * len(head_dims)
