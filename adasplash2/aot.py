@@ -57,6 +57,8 @@ SPILL_LIMIT = 64
 # Where a measurement chose the row of the launch table, more programs at a time were worth it.
 TIMED_SPILL_LIMIT = 512
 
+# With the stages of long columns, and without.
+LENGTHS = (32768, 1024)
 # Any alpha in (1, 2] that kernels load.
 LOADED = 1.125
 
@@ -167,15 +169,15 @@ def meta_calls(
     is_causal: bool = True,
     has_ranges: bool = False,
     arch: str = "",
+    length: int = LENGTHS[0],
 ) -> list[Call]:
     """Return every call of a forward and backward pass over tensors without storage, with grouped heads.
 
     With ranges of keys, a query's own stand in the place of ``is_causal``.
     """
-    # As long as it takes for the stages of long columns.
-    query = torch.empty(2, 8, 32768, head_dim, dtype=dtype, device="meta")
-    key = torch.empty(2, 4, 32768, head_dim, dtype=dtype, device="meta")
-    ranges = torch.empty(2, 32768, 2, dtype=torch.int32, device="meta") if has_ranges else None
+    query = torch.empty(2, 8, length, head_dim, dtype=dtype, device="meta")
+    key = torch.empty(2, 4, length, head_dim, dtype=dtype, device="meta")
+    ranges = torch.empty(2, length, 2, dtype=torch.int32, device="meta") if has_ranges else None
     is_causal = is_causal and not has_ranges
     problem = Problem.of(query, key, alpha=alpha, scale=head_dim**-0.5, is_causal=is_causal, backend=backend, arch=arch)
     forward = empty_forward(problem, query)
@@ -188,10 +190,14 @@ def meta_calls(
 
 
 def _different(calls: list[Call]) -> list[Call]:
-    """Return the calls without those that start a kernel again with the same constants, on other data."""
+    """Return the calls without those that start a kernel again with the same constants, on other data.
+
+    What is not there, is constant as well.
+    """
     found: dict[Any, Call] = {}
     for call in calls:
-        found.setdefault((call.stage, *call.constants.items()), call)
+        missing = tuple(name for name, argument in call.arguments.items() if argument is None)
+        found.setdefault((call.stage, missing, *call.constants.items()), call)
     return list(found.values())
 
 
@@ -204,7 +210,13 @@ def usages(
     for name, dtype, head_dim, alpha in itertools.product(targets, dtypes, head_dims, alphas):
         target = TARGETS[name]
         row = choose_launch(target.backend, dtype, head_dim, name)
-        calls = meta_calls(target.backend, dtype, head_dim, alpha=alpha, has_ranges=has_ranges, arch=name)
+        calls = [
+            call
+            for length in LENGTHS
+            for call in meta_calls(
+                target.backend, dtype, head_dim, alpha=alpha, has_ranges=has_ranges, arch=name, length=length
+            )
+        ]
         for call in _different([call for call in calls if not has_ranges or "ranges" in call.arguments]):
             shared, registers, spilled = resources(call, target)
             yield Usage(
