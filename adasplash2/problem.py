@@ -516,7 +516,8 @@ class Problem:
     def tiles_at_once(self) -> int:
         """How many of them share the scratch of `collect`.
 
-        It takes no more than `SCRATCH_BYTES`, nor than `SCRATCH_HALVES` halves of an operand; but for one block.
+        It takes no more than `SCRATCH_BYTES`, nor than `SCRATCH_HALVES` halves of an operand; but for one block.  They
+        are those of whole heads, or of less than one.
         """
         of_tile = max(self.launch.dense_m * self.row_places * 8, 1)
         of_operand = self.batch * self.heads * self.n_queries * self.head_dim * self.itemsize
@@ -530,16 +531,11 @@ class Problem:
         return max(1, unit * ceil_div(units, n_parts))
 
     @property
-    def in_whole_heads(self) -> bool:
-        """Whether the blocks of queries that share scratch are those of whole heads."""
-        return self.n_tiles > 0 and self.tiles_at_once % self.candidate_shape[1] == 0
-
-    @property
     def n_segments(self) -> int:
         """Shares of the tiles of long blocks of keys that a head has room for; 0 where no block can be as long."""
-        if self.n_query_blocks * self.group <= self.split_tiles:
-            return 0
         of_longest = ceil_div(self.n_query_blocks * self.group, self.split_tiles)
+        if of_longest <= 1:
+            return 0
         return max(ceil_div(self.n_key_blocks, BLOCKS_PER_SEGMENT), 2 * of_longest)
 
     @property

@@ -160,10 +160,8 @@ def empty_backward(
         keeping=empty_lists(problem.transposed_list_shape, device),
         column_counts=torch.zeros(by_key, dtype=torch.int32, device=device),
         column_ends=torch.empty(by_key, dtype=torch.int32, device=device),
-        column_paths=torch.empty(
-            problem.batch, problem.kv_heads, problem.n_key_blocks, dtype=torch.int32, device=device
-        ),
-        turned=torch.empty(problem.batch, problem.kv_heads, dtype=torch.int32, device=device),
+        column_paths=torch.empty(*kv_heads, problem.n_key_blocks, dtype=torch.int32, device=device),
+        turned=torch.empty(kv_heads, dtype=torch.int32, device=device),
         block_pairs=torch.empty(by_block, dtype=torch.int32, device=device),
         unlisted=torch.empty((*by_block, UNLISTED), dtype=torch.int32, device=device),
         n_unlisted=torch.empty(by_block, dtype=torch.int32, device=device),

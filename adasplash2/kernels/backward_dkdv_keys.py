@@ -105,20 +105,14 @@ def backward_dkdv_keys_kernel(
     """
     rows = base_ptr, rest_ptr, delta_ptr
     columns, unlisted = (columns_ptr, column_ends_ptr, column_counts_ptr), (unlisted_ptr, n_unlisted_ptr)
+    first, number = tl.program_id(0), 1
     if IS_MIXED:
-        first = tl.program_id(0) * MIXED_PARTS
+        first *= MIXED_PARTS
         parts = first + tl.arange(0, MIXED_PARTS)
         own = are_own(parts, paths_ptr, n_unlisted_ptr, kv_head_blocks, group, n_keys, IS_MIXED, ROWS, BLOCK_N)
-        for index in tl.range(tl.where(any_of(own) > 0, MIXED_PARTS, 0), num_stages=1):
-            part = first + index
-            if are_own(part, paths_ptr, n_unlisted_ptr, kv_head_blocks, group, n_keys, IS_MIXED, ROWS, BLOCK_N):
-                gather_columns(
-                    part, query, key, value, d_out, d_key, d_value, rows, columns, unlisted, ranges, alphas_ptr,
-                    z_scale, scale, kv_heads, group, n_queries, n_keys, capacity,
-                    IS_CAUSAL, POWER, IS_MIXED, ROWS, BLOCK_M, BLOCK_N, BLOCK_D, HEAD_DIM,
-                )  # fmt: skip
-    else:
-        part = tl.program_id(0)
+        number = tl.where(any_of(own) > 0, MIXED_PARTS, 0)
+    for index in tl.range(number, num_stages=1):
+        part = first + index
         if are_own(part, paths_ptr, n_unlisted_ptr, kv_head_blocks, group, n_keys, IS_MIXED, ROWS, BLOCK_N):
             gather_columns(
                 part, query, key, value, d_out, d_key, d_value, rows, columns, unlisted, ranges, alphas_ptr,

@@ -71,9 +71,7 @@ def column_order_kernel(
         length = tl.load(column_counts_ptr + lists + part, mask=keys < n_keys, other=0)
         begin = tl.load(column_ends_ptr + lists + part, mask=keys < n_keys, other=0) - length
         longest = largest_of(length)
-        place_rows(
-            columns_ptr, sorted_ptr, begin, tl.where(length <= MANY, length, 0), tl.minimum(longest, MANY)
-        )  # fmt: skip
+        place_rows(columns_ptr, sorted_ptr, begin, tl.where(length <= MANY, length, 0), tl.minimum(longest, MANY))
         if longest > MANY:
             for one in range(BLOCK_N):
                 many = sum_of(tl.where(own == one, length, 0))

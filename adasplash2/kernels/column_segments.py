@@ -8,7 +8,8 @@ from .tile import largest_of, sum_of
 
 # Blocks of keys that are looked at a time.
 STEP = tl.constexpr(256)
-# Numbers of a segment: its block of keys, -1 if it is none; which of the segments of that block; and how many it has.
+# Numbers of a segment: its block of keys, -1 if it is none; which of the segments of that block; how many that has; and
+# one that is not used, so that segments are aligned.
 SEGMENT = tl.constexpr(4)
 
 

@@ -10,9 +10,7 @@ STEP = tl.constexpr(1024)
 
 
 @triton.jit
-def column_worth_kernel(
-    paths_ptr, used_ptr, turned_ptr, group, n_blocks, turn_pairs
-):  # fmt: skip
+def column_worth_kernel(paths_ptr, used_ptr, turned_ptr, group, n_blocks, turn_pairs):
     """Grid (batch * kv_heads,).
 
     Reads how many tiles each block of keys saves by single queries, its path, and how many pairs of row and support the

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from adasplash2.problem import Launch, Problem, Program, block_d
-from adasplash2.state import Lists
+from adasplash2.state import BackwardState, Lists
 
 # Stages that only turn bits over, those that handle indices, and the one that sorts lists of them.
 SMALL = Program(1, 1)
@@ -32,15 +32,21 @@ def shape_of(problem: Problem) -> dict[str, Any]:
     }
 
 
+def key_shape_of(problem: Problem) -> dict[str, Any]:
+    """Return the numbers that stages over key heads share."""
+    of_queries = shape_of(problem)
+    return {name: of_queries[name] for name in of_queries if name != "heads"} | {"kv_heads": problem.kv_heads}
+
+
+def width_of(problem: Problem) -> dict[str, Any]:
+    """Return the constants of a row of an operand."""
+    return {"BLOCK_D": block_d(problem.head_dim), "HEAD_DIM": problem.head_dim}
+
+
 def tile_of(problem: Problem) -> dict[str, Any]:
     """Return the constants of the tile that is a cell of the block mask."""
-    return {
-        "IS_CAUSAL": problem.is_causal,
-        "BLOCK_M": problem.launch.block_m,
-        "BLOCK_N": problem.launch.block_n,
-        "BLOCK_D": block_d(problem.head_dim),
-        "HEAD_DIM": problem.head_dim,
-    }
+    block = {"BLOCK_M": problem.launch.block_m, "BLOCK_N": problem.launch.block_n}
+    return {"IS_CAUSAL": problem.is_causal} | block | width_of(problem)
 
 
 def ranges_of(ranges: torch.Tensor | None) -> dict[str, Any]:
@@ -51,6 +57,11 @@ def ranges_of(ranges: torch.Tensor | None) -> dict[str, Any]:
 def lists_of(lists: Lists) -> dict[str, Any]:
     """Return lists of blocks as kernels take them (kernels/lists.py)."""
     return {"lists_ptr": lists.places, "numbers_ptr": lists.numbers, "capacity": lists.places.shape[2]}
+
+
+def key_gradients_of(state: BackwardState) -> dict[str, Any]:
+    """Return the gradients of keys and values as kernels write them."""
+    return {"d_key": operand(state.d_key), "d_value": operand(state.d_value)}
 
 
 def launch_of(problem: Problem, ranges: torch.Tensor | None) -> Launch:

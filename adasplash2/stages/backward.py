@@ -16,7 +16,18 @@ from adasplash2.problem import Problem
 from adasplash2.starts import Call
 from adasplash2.state import BackwardState, Support
 
-from .arguments import INDICES, SMALL, lists_of, operand, ranges_of, shape_of, tile_of
+from .arguments import (
+    INDICES,
+    SMALL,
+    key_gradients_of,
+    key_shape_of,
+    lists_of,
+    operand,
+    ranges_of,
+    shape_of,
+    tile_of,
+    width_of,
+)
 from .backward_keys import backward_calls_by_keys
 from .block_lists import block_lists, kept_lists
 
@@ -48,11 +59,8 @@ def backward_calls(
     d_alpha = {"d_alpha_ptr": state.d_alpha if state.d_alpha.numel() else None}
     listed = ranges_of(ranges) | lists_of(state.kept) | {"counts_ptr": support.counts, "used_ptr": support.used}
     listed |= {"support_capacity": problem.support_capacity, "row_pairs": problem.row_pairs}
-    by_key = {name: shape[name] for name in shape if name != "heads"} | {"kv_heads": problem.kv_heads}
     heads = problem.batch * problem.heads
-    gradients = {"d_key": operand(state.d_key), "d_value": operand(state.d_value)}
-    segments = {"segments_ptr": state.segments, "segment_capacity": problem.n_segments}
-    segments["partial_ptr"] = state.partial if problem.n_segments else None
+    is_split = problem.n_segments > 0
     n_words, n_transposed_words = problem.mask_shape[2], problem.transposed_shape[2]
     of_alpha = []
     if state.d_alpha.numel():
@@ -102,7 +110,7 @@ def backward_calls(
             if problem.by_keys
             else ()
         ),
-        *([_segments_call(problem, state)] if problem.n_segments else []),
+        *([_segments_call(problem, state)] if is_split else ()),
         Call(
             "backward_dkdv",
             backward_dkdv_kernel,
@@ -110,32 +118,22 @@ def backward_calls(
             launch.backward_dkdv,
             backend,
             scored
-            | by_key
+            | key_shape_of(problem)
             | ranges_of(ranges)
             | lists_of(state.keeping)
-            | gradients
-            | segments
+            | _segments_of(problem, state)
             | {"paths_ptr": state.column_paths, "split_ptr": state.split, "split_tiles": problem.split_tiles},
             constants | {"IS_WHOLE": problem.n_queries % launch.block_m == 0},
         ),
-        *(
-            [
-                Call(
-                    "backward_dkdv_sum",
-                    backward_dkdv_sum_kernel,
-                    problem.batch * problem.kv_heads * problem.n_segments,
-                    INDICES,
-                    backend,
-                    gradients
-                    | segments
-                    | {"scale": problem.scale, "kv_heads": problem.kv_heads, "n_keys": problem.n_keys},
-                    {name: constants[name] for name in ("BLOCK_N", "BLOCK_D", "HEAD_DIM")},
-                )
-            ]
-            if problem.n_segments
-            else []
-        ),
+        *([_sum_call(problem, state)] if is_split else ()),
     ]
+
+
+def _segments_of(problem: Problem, state: BackwardState) -> dict[str, Any]:
+    """Return the gradients of keys and values, and the segments of those that are split."""
+    partial = {"partial_ptr": state.partial if problem.n_segments else None}
+    segments = {"segments_ptr": state.segments, "segment_capacity": problem.n_segments}
+    return key_gradients_of(state) | segments | partial
 
 
 def _segments_call(problem: Problem, state: BackwardState) -> Call:
@@ -150,4 +148,17 @@ def _segments_call(problem: Problem, state: BackwardState) -> Call:
         | {"segments_ptr": state.segments, "group": problem.group, "n_blocks": problem.n_key_blocks}
         | {"capacity": problem.n_segments, "split_tiles": problem.split_tiles},
         {"BY_KEYS": problem.by_keys},
+    )
+
+
+def _sum_call(problem: Problem, state: BackwardState) -> Call:
+    """Return the stage that adds up their segments."""
+    return Call(
+        "backward_dkdv_sum",
+        backward_dkdv_sum_kernel,
+        problem.batch * problem.kv_heads * problem.n_segments,
+        INDICES,
+        problem.backend,
+        _segments_of(problem, state) | {"scale": problem.scale, "kv_heads": problem.kv_heads, "n_keys": problem.n_keys},
+        {"BLOCK_N": problem.launch.block_n} | width_of(problem),
     )

@@ -18,7 +18,7 @@ from adasplash2.problem import MIXED_PARTS, SOLVE_ROWS, START_KEYS, TURNED_ROWS,
 from adasplash2.starts import Call
 from adasplash2.state import BackwardState, Support
 
-from .arguments import INDICES, LISTS, SMALL, operand, ranges_of, shape_of, tile_of
+from .arguments import INDICES, LISTS, SMALL, key_gradients_of, key_shape_of, ranges_of, shape_of, width_of
 
 
 def backward_calls_by_keys(
@@ -30,24 +30,21 @@ def backward_calls_by_keys(
     ranges: torch.Tensor | None,
 ) -> list[Call]:
     """Return the backward stages that work on single keys and single queries."""
-    launch, backend, shape, tile = problem.launch, problem.backend, shape_of(problem), tile_of(problem)
+    launch, backend, shape = problem.launch, problem.backend, shape_of(problem)
     heads, kv_heads = problem.batch * problem.heads, problem.batch * problem.kv_heads
     turned, turned_rows = heads * ceil_div(problem.n_queries, TURNED_ROWS), {"ROWS": TURNED_ROWS}
     power = {"POWER": problem.power, "ROWS": SOLVE_ROWS}
-    width = {name: tile[name] for name in ("BLOCK_D", "HEAD_DIM")}
+    width = width_of(problem)
     block_n = {"BLOCK_N": launch.block_n}
     sizes = {name: shape[name] for name in ("heads", "group", "n_queries", "n_keys")}
     capacity = {"capacity": problem.support_capacity}
-    rows = {"support_ptr": support.pool, "starts_ptr": support.starts}
-    rows |= {"counts_ptr": support.counts}
-    turned_heads = {"turned_ptr": state.turned}
-    rows_of_turned, rows = rows | turned_heads, rows | {"used_ptr": support.used}
+    spans = {"support_ptr": support.pool, "starts_ptr": support.starts, "counts_ptr": support.counts}
+    rows, turned_heads = spans | {"used_ptr": support.used}, {"turned_ptr": state.turned}
     counts, ends = {"column_counts_ptr": state.column_counts}, {"column_ends_ptr": state.column_ends}
     paths, columns = {"paths_ptr": state.column_paths}, {"columns_ptr": state.columns}
     pairs = {"block_pairs_ptr": state.block_pairs}
     unlisted = {"unlisted_ptr": state.unlisted, "n_unlisted_ptr": state.n_unlisted}
     n_columns = {name: sizes[name] for name in ("heads", "group", "n_keys")}
-    by_key = {name: shape[name] for name in shape if name != "heads"} | {"kv_heads": problem.kv_heads}
     return [
         Call(
             "backward_dq_keys",
@@ -117,7 +114,7 @@ def backward_calls_by_keys(
             turned,
             INDICES,
             backend,
-            rows_of_turned | paths | ends | columns | sizes | capacity,
+            spans | turned_heads | paths | ends | columns | sizes | capacity,
             turned_rows | block_n,
         ),
         Call(
@@ -137,7 +134,7 @@ def backward_calls_by_keys(
                 program,
                 backend,
                 scored
-                | by_key
+                | key_shape_of(problem)
                 | ranges_of(ranges)
                 | {"columns_ptr": state.sorted_columns}
                 | ends
@@ -146,7 +143,7 @@ def backward_calls_by_keys(
                 | paths
                 | capacity
                 | {"kv_head_blocks": kv_heads * problem.n_key_blocks}
-                | {"d_key": operand(state.d_key), "d_value": operand(state.d_value)},
+                | key_gradients_of(state),
                 width
                 | power
                 | block_n

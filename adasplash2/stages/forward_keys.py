@@ -22,7 +22,7 @@ from adasplash2.problem import (
 from adasplash2.starts import Call
 from adasplash2.state import ForwardState
 
-from .arguments import launch_of, lists_of, operand, ranges_of, tile_of
+from .arguments import launch_of, lists_of, operand, ranges_of, tile_of, width_of
 
 
 def forward_calls_by_keys(
@@ -42,15 +42,15 @@ def forward_calls_by_keys(
     rows |= {"row_counts_ptr": state.support.counts, "support_capacity": problem.support_capacity}
     rows |= {"value": operand(value), "out": operand(state.out), "n_words": problem.mask_shape[2]}
     by_row = {"ROWS": SOLVE_ROWS, "AT_ONCE": KEYS_AT_ONCE, "TILE_M": launch.dense_m}
-    width = {name: tile[name] for name in ("BLOCK_D", "HEAD_DIM")}
+    width = width_of(problem)
     solved = by_row | {name: tile[name] for name in ("BLOCK_M", "BLOCK_N")} | width | {"POWER": problem.power}
     unscored = {name: scored[name] for name in ("alphas_ptr", "z_scale", "heads", "group", "n_queries")}
     counted = {name: scored[name] for name in ("query", "key", "heads", "group", "n_queries", "n_keys")}
-    calls, of_head = [], problem.candidate_shape[1]
-    for first in range(0, problem.n_tiles, problem.tiles_at_once):
-        now = min(problem.tiles_at_once, problem.n_tiles - first)
+    calls, at_once, of_head = [], problem.tiles_at_once, problem.candidate_shape[1]
+    for first in range(0, problem.n_tiles, at_once):
+        now = min(at_once, problem.n_tiles - first)
         parts = now * ceil_div(launch.dense_m, SOLVE_ROWS)
-        some = scratch | {"first_tile": first, "n_part_heads": now // of_head if problem.in_whole_heads else 1}
+        some = scratch | {"first_tile": first, "n_part_heads": max(1, now // of_head)}
         calls += [
             Call(
                 "collect",
