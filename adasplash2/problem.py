@@ -16,14 +16,18 @@ WORD_BITS = 32
 LIST_NUMBERS = 4
 # Places of a list of blocks, at most: a row of blocks that needs more of them visits all that it sees.
 LIST_CAPACITY = 2048
-# Rows that a program of `solve` takes; the entries that one may have (kernels/words.py); the keys that one may keep in
-# registers, and in a second start, for the few programs with a row of more support.  Rows of float32 have no entries:
-# their gradients go by tiles, which sum q.k in another order, and a threshold from single keys would be off by that,
-# which 16 bits do not resolve and float32 does.
+# Rows that a program of `solve` takes; the keys that one may keep in registers, and in a second start, for the few
+# programs with a row of more support.
 SOLVE_ROWS = 16
-ROW_ENTRIES = 176
 ROW_KEYS = 64
 WIDE_ROW_KEYS = 128
+# Entries that a row may have (kernels/words.py), which is also its room for live keys behind them, by the length of the
+# row, at most: the longer it is, the fewer of its keys share an entry.  Rows of float32 have none: their gradients go
+# by tiles, which sum q.k in another order, and a threshold from single keys would be off by that, which 16 bits do not
+# resolve and float32 does.  2026-11-30, H200, head_dim 64, step in ms: 131072 with 176, 256, 320 gauss1 57.4, 35.2,
+# 35.2, gauss4 24.1, 25.4, 25.3, topic16 13.9, 14.0, 14.0; 65536 with 176, 208, 256 gauss1 26.8, 19.4, 20.2, topic16
+# 8.02, 8.09, 8.26; 32768 with 176, 208 gauss1 12.3, 12.5, topic16 5.24, 5.33: more room is fewer heads in a part.
+ROW_ENTRIES = {2**15: 176, 2**16: 208, 2**31: 256}
 # Keys of a row that are gathered together.
 KEYS_AT_ONCE = 4
 # Programs of the second start, at most: two on each multiprocessor of any GPU of today, and they share what there is.
@@ -354,6 +358,11 @@ def index_type(length: int) -> torch.dtype:
     return torch.int16 if length <= SHORT_LENGTH else torch.int32
 
 
+def entries_of(n_keys: int) -> int:
+    """Return how many entries a row may have."""
+    return next(entries for length, entries in ROW_ENTRIES.items() if n_keys <= length)
+
+
 def ceil_div(value: int, by: int) -> int:
     """Return ``value / by`` rounded up."""
     return -(-value // by)
@@ -376,9 +385,9 @@ class Problem:
     itemsize: int
     backend: str
     launch: Launch
-    # How much lists and rows hold, and when a path is left; tests make them small.
+    # How much lists and rows hold (None: what `most_entries` says), and when a path is left; tests make them small.
     capacity: int = LIST_CAPACITY
-    row_entries: int = ROW_ENTRIES
+    row_entries: int | None = None
     most_wide: int = MOST_WIDE
     shared_words: int = SHARED_WORDS
     row_support: int = ROW_SUPPORT
@@ -422,7 +431,6 @@ class Problem:
             launch=launch,
             row_pairs=launch.row_pairs,
             column_pairs=launch.column_pairs,
-            row_entries=ROW_ENTRIES if query.dtype.itemsize == 2 else 0,
         )
 
     def under(self, launch: Launch) -> Problem:
@@ -483,7 +491,14 @@ class Problem:
     @property
     def by_keys(self) -> bool:
         """Whether rows have room for single keys at all."""
-        return self.row_entries > 0
+        return self.itemsize == 2 if self.row_entries is None else self.row_entries > 0
+
+    @property
+    def most_entries(self) -> int:
+        """Entries that a row may have."""
+        if self.row_entries is not None:
+            return self.row_entries
+        return entries_of(self.n_keys) if self.by_keys else 0
 
     @property
     def listed_shape(self) -> tuple[int, int, int]:
@@ -493,7 +508,7 @@ class Problem:
     @property
     def row_places(self) -> int:
         """Places of the scratch of a row: for its entries, and behind few of them, or instead, for its keys."""
-        return max(self.row_entries, 2 * ROW_KEYS, WIDE_ROW_KEYS) if self.by_keys else 0
+        return max(self.most_entries, 2 * ROW_KEYS, WIDE_ROW_KEYS) if self.by_keys else 0
 
     @property
     def support_capacity(self) -> int:

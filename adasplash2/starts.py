@@ -11,6 +11,7 @@ import contextlib
 import dataclasses
 import operator
 from collections.abc import Callable, Hashable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -53,6 +54,12 @@ class Call:
         with np.errstate(all="ignore"):
             return self.kernel[(self.programs,)](**self.arguments, **self.constants, **self.options)
 
+    def compile(self) -> None:
+        """Compile the kernel for the current device and load it, without starting it."""
+        compiled = self.kernel.warmup(grid=(self.programs,), **self.arguments, **self.constants, **self.options)
+        if compiled is not None:  # which a hook of Triton's may have kept from compiling
+            compiled[self.programs, 1, 1]  # where Triton also builds the C module that hands over the arguments
+
 
 def run(
     numbers: tuple[Hashable, ...],
@@ -85,16 +92,42 @@ def run(
         # A tensor that is given twice has one place in a plan for each.
         distinct = [None if tensor is None else tensor.detach() for tensor in given]
         calls = calls_of(*distinct)
+        is_compiled = not any(isinstance(call.kernel, InterpretedFunction) for call in calls)
+        if is_compiled:
+            compile_side_by_side(calls, first.device)
         compiled = [call.run() for call in calls]
-        if not any(isinstance(call.kernel, InterpretedFunction) for call in calls):
+        if is_compiled:
             if len(_plans) >= MOST_PLANS:
                 _plans.clear()
             _plans[key] = _Plan.of(calls, compiled, (*distinct, *tensors[len(given) :]))
 
 
+def compile_side_by_side(calls: Sequence[Call], device: torch.device) -> None:
+    """Compile what these calls start, each kernel in a thread, unless their likes have been here before.
+
+    Compiler, assembler and C compiler, which take nearly all of the time, leave Python to the other threads. This only
+    saves time: a call that is not compiled yet is compiled when it is run.
+    """
+    fresh = {kind: call for call in calls if call.programs and (kind := _kind_of_call(call, device)) not in _compiled}
+    by_kernel: dict[int, list[Call]] = {}
+    for call in fresh.values():
+        by_kernel.setdefault(id(call.kernel), []).append(call)
+
+    def compile_all(calls: list[Call]) -> None:
+        with torch.cuda.device(device) if device.type == "cuda" else contextlib.nullcontext():
+            for call in calls:
+                call.compile()
+
+    if len(by_kernel) > 1:
+        with ThreadPoolExecutor() as pool:
+            list(pool.map(compile_all, by_kernel.values()))
+    _compiled.update(fresh)
+
+
 def forget() -> None:
-    """Forget all plans."""
+    """Forget all plans, and what was compiled."""
     _plans.clear()
+    _compiled.clear()
 
 
 def device_of(tensor: torch.Tensor) -> contextlib.AbstractContextManager[Any]:
@@ -155,6 +188,24 @@ class _Plan:
 
 
 _plans: dict[Hashable, _Plan] = {}
+_compiled: set[Hashable] = set()
+
+
+def _kind_of_call(call: Call, device: torch.device) -> Hashable:
+    """Return what calls that start the same compiled kernel share."""
+    arguments = tuple(_kind(value) for value in call.arguments.values())
+    return id(call.kernel), device, arguments, tuple(call.constants.values()), tuple(call.options.values())
+
+
+def _kind(value: Any) -> Hashable:
+    """Return what Triton compiles for, of an argument."""
+    if isinstance(value, tuple):
+        return tuple(map(_kind, value))
+    if isinstance(value, torch.Tensor):
+        return value.dtype, value.data_ptr() % 16 == 0
+    if isinstance(value, int):
+        return value == 1, value % 16 == 0, -(2**31) <= value < 2**31
+    return (type(value),)
 
 
 def _layout(tensor: torch.Tensor | None) -> tuple[Hashable, ...]:

@@ -12,7 +12,7 @@ import torch
 from hypothesis import strategies as st
 
 from adasplash2 import launch
-from adasplash2.problem import MAX_HEAD_DIM, ROW_ENTRIES, SOLVE_ROWS, Launch, Problem, Program, alphas_of
+from adasplash2.problem import MAX_HEAD_DIM, SOLVE_ROWS, Launch, Problem, Program, alphas_of, entries_of
 from adasplash2.stages import backward_calls, forward_calls
 from adasplash2.state import ForwardState, empty_backward, empty_forward, unpack_mask
 
@@ -78,8 +78,8 @@ def small_launch(tile=TILE, dense=TILE):
 
 # What makes every block take one path.
 PATHS = {
-    "few": {"row_entries": ROW_ENTRIES, "shared_words": 2**20},
-    "shared": {"row_entries": ROW_ENTRIES, "shared_words": 0},
+    "few": {"row_entries": entries_of(1), "shared_words": 2**20},
+    "shared": {"row_entries": entries_of(1), "shared_words": 0},
     "many": {"row_entries": 0},
 }
 

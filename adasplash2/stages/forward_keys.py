@@ -61,7 +61,7 @@ def forward_calls_by_keys(
                 scored
                 | some
                 | ranges_of(ranges)
-                | {"lo_ptr": state.lo, "entry_capacity": problem.row_entries}
+                | {"lo_ptr": state.lo, "entry_capacity": problem.most_entries}
                 | n_wide
                 | n_unsolved
                 | lists_of(state.candidates),

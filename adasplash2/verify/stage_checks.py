@@ -19,7 +19,7 @@ from .answer import Answer
 from .judge import compared_gradients, judge_results, tau_comparison
 from .naive import NaiveResult
 from .support_checks import Gathered, read_gathered
-from .truth import ROUNDOFF, Booleans, Floats, Head, Truth, as_floats, each_head, in_blocks
+from .truth import ROUNDOFF, Booleans, Floats, Head, Truth, as_floats, each_head, in_blocks, visible_blocks
 
 # The relative margin of the roots of the histogram (kernels/histogram.py, ROOT_ERROR).
 ROOT_MARGIN = 2.0**-16
@@ -47,12 +47,15 @@ class StageCheck:
 class StageRun:
     """What the stages wrote, moved to NumPy; masks and lists as booleans (batch, heads, blocks, blocks).
 
-    ``by_tiles`` says of each row whether its threshold was found by tiles.
+    ``by_tiles`` says of each row whether its threshold was found by tiles, ``visible`` of each block of the mask
+    whether a query of it sees one of its keys: a tile of the dense pass keeps all of its blocks, also those that none
+    sees.
     """
 
     forward: dict[str, Any]
     backward: dict[str, Any]
     by_tiles: Booleans
+    visible: Booleans
     gathered: Gathered
     problem: Problem
 
@@ -99,7 +102,8 @@ def run_stages(load: Workload, d_out: torch.Tensor, alpha: float, **fields: int)
     backward["keeping"] = _listed(after.keeping, problem.n_query_blocks, heads)
     paths = state.candidates.numbers[..., 3].unflatten(0, heads).cpu().numpy()
     by_tiles = np.repeat(paths >= MANY, launch_row.dense_m, axis=-1)[..., : problem.n_queries]
-    return StageRun(forward, backward, by_tiles, read_gathered(problem, state.support, after), problem)
+    visible = visible_blocks(load, (launch_row.block_m, launch_row.block_n))
+    return StageRun(forward, backward, by_tiles, visible, read_gathered(problem, state.support, after), problem)
 
 
 def _listed(lists: Lists, n_blocks: int, heads: tuple[int, int], *, at_end: bool = False) -> Booleans:
@@ -270,7 +274,8 @@ def _check_products(load: Workload, truth: Truth, run: StageRun, naive: NaiveRes
 def same_bits(answer: Answer, run: StageRun) -> StageCheck:
     """Count the numbers in which this run differs from the one through the public call."""
     names = ("out", "mass", "residual", "passes", "block_mask", "d_query", "d_key", "d_value")
-    wrote = run.forward | run.backward
+    # The public call clears what no query sees.
+    wrote = run.forward | run.backward | {"block_mask": run.forward["block_mask"] & run.visible}
     pairs = [(wrote[name], getattr(answer, name)) for name in names]
     return _count("repeat", "bits that differ", *((a != b) & ~((a != a) & (b != b)) for a, b in pairs))
 

@@ -103,6 +103,18 @@ def _mask_of(load: Workload) -> Booleans | None:
     return None if load.mask is None else load.mask.cpu().numpy()
 
 
+def visible_blocks(load: Workload, block: tuple[int, int]) -> Booleans:
+    """Return which blocks hold a pair that may see each other, (1 or batch, 1, query blocks, key blocks)."""
+    n_queries, n_keys = load.query.shape[2], load.key.shape[2]
+    query, key = (np.zeros((1, 1, length, 1)) for length in (n_queries, n_keys))
+    masks = _mask_of(load)
+    scores = [
+        entmax_ref.attention_scores(query, key, is_causal=load.is_causal, mask=mask)[0, 0]
+        for mask in ([None] if masks is None else masks)
+    ]
+    return np.stack([in_blocks(one > -np.inf, block) for one in scores])[:, None]
+
+
 def truth_of(
     load: Workload, alpha: float, seed: int, *, scale: float | None = None, drawn: torch.Tensor | None = None
 ) -> Truth:

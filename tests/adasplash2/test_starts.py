@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import threading
 from typing import Any
 
 import pytest
@@ -29,8 +30,12 @@ class Kernel:
 
     arg_names = ("query", "scale", "out", "twice", "BLOCK")
 
-    def __init__(self) -> None:
+    def __init__(self, meeting: threading.Barrier | None = None, fault: Exception | None = None) -> None:
         self.noted: list[Any] = []
+        self.compiled: list[Any] = []
+        self.loads: list[Any] = []
+        self.meeting = meeting
+        self.fault = fault
 
     def __getitem__(self, grid: tuple[int, ...]) -> Any:
         def start(**named: Any) -> Compiled:
@@ -38,6 +43,24 @@ class Kernel:
             return Compiled(self.noted)
 
         return start
+
+    def warmup(self, *, grid: tuple[int, ...], **named: Any) -> Loaded:
+        self.compiled.append((grid, threading.get_ident()))
+        if self.fault is not None:
+            raise self.fault
+        if self.meeting is not None:
+            self.meeting.wait(timeout=60.0)
+        return Loaded(self.loads)
+
+
+class Loaded:
+    """Takes what is asked of a compiled kernel to load it, and notes it."""
+
+    def __init__(self, loads: list[Any]) -> None:
+        self.loads = loads
+
+    def __getitem__(self, grid: tuple[int, ...]) -> None:
+        self.loads.append(grid)
 
 
 class Driver:
@@ -161,3 +184,58 @@ def test_a_tensor_from_nowhere_is_refused() -> None:
 
     with pytest.raises(KeyError):
         starts.run((), (torch.randn(4, 6),), (), calls_of)
+
+
+def call_of(kernel: Kernel, query: torch.Tensor, **changes: Any) -> Call:
+    """Return a call of a kernel."""
+    arguments = {"query": operand(query), "scale": 0.5, "out": query, "twice": query}
+    return dataclasses.replace(Call("stage", kernel, 5, Program(1, 1), "cuda", arguments, {"BLOCK": 64}), **changes)
+
+
+def test_kernels_are_compiled_and_loaded_at_the_same_time() -> None:
+    """Each of three waits in its compilation until the others are in theirs."""
+    meeting, query = threading.Barrier(3), torch.randn(4, 6)
+    kernels = [Kernel(meeting) for _ in range(3)]
+    starts.compile_side_by_side([call_of(kernel, query) for kernel in kernels], query.device)
+    assert all(len(kernel.compiled) == 1 and kernel.loads == [(5, 1, 1)] for kernel in kernels)
+    assert not any(kernel.noted for kernel in kernels), "nothing is started"
+
+
+def test_calls_of_one_kernel_are_compiled_one_after_the_other() -> None:
+    kernel, other, query = Kernel(), Kernel(), torch.randn(4, 6)
+    calls = [call_of(kernel, query, constants={"BLOCK": block}) for block in (16, 32, 64, 32)]
+    starts.compile_side_by_side([*calls, call_of(other, query)], query.device)
+    assert len(kernel.compiled) == 3, "the second of 32 is the first again"
+    assert len({thread for _, thread in kernel.compiled}) == 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "again"),
+    [
+        pytest.param({}, 0, id="the same"),
+        pytest.param({"programs": 9}, 0, id="another grid"),
+        pytest.param({"programs": 0}, 0, id="an empty grid"),
+        pytest.param({"constants": {"BLOCK": 128}}, 1, id="another constant"),
+        pytest.param({"program": Program(2, 1)}, 1, id="other warps"),
+        pytest.param({"arguments": {"query": operand(torch.randn(16, 32)[::2])}}, 1, id="another divisibility"),
+        pytest.param({"arguments": {"query": operand(torch.randn(8, 7))}}, 0, id="another stride"),
+        pytest.param({"arguments": {"query": operand(torch.randn(8, 6).half())}}, 1, id="another dtype"),
+        pytest.param({"arguments": {"query": None}}, 1, id="nothing"),
+        pytest.param({"arguments": {"query": 2**40}}, 1, id="a long number"),
+    ],
+)
+def test_only_calls_of_a_new_kind_are_compiled(changes: Any, again: int) -> None:
+    kernels, query = [Kernel(), Kernel()], torch.randn(8, 6)
+    calls = [dataclasses.replace(call_of(kernel, query), arguments={"query": operand(query)}) for kernel in kernels]
+    starts.compile_side_by_side(calls, query.device)
+    starts.compile_side_by_side([dataclasses.replace(call, **changes) for call in calls], query.device)
+    assert [len(kernel.compiled) - 1 for kernel in kernels] == [again, again]
+
+
+def test_a_failed_compilation_is_raised_and_tried_again() -> None:
+    query = torch.randn(4, 6)
+    kernels = [Kernel(), Kernel(fault=ValueError("too many registers"))]
+    for _ in range(2):
+        with pytest.raises(ValueError, match="too many registers"):
+            starts.compile_side_by_side([call_of(kernel, query) for kernel in kernels], query.device)
+    assert len(kernels[1].compiled) == 2

@@ -77,3 +77,21 @@ def test_the_parts_that_share_the_scratch_change_no_bit(is_causal, monkeypatch):
         found.append(state)
     for name in ("out", "base", "rest", "mass", "block_mask"):
         assert all(torch.equal(getattr(found[0], name), getattr(other, name)) for other in found[1:]), name
+
+
+def test_long_rows_have_more_room_and_their_parts_are_whole_heads_within_the_bound():
+    """A row has room for its entries and, behind them, for as many live keys: of long rows those are about as many."""
+    found = {}
+    for length, heads in ((8192, 64), (32768, 16), (65536, 8), (131072, 4), (2**20, 2)):
+        query = torch.empty(1, heads, length, 64, dtype=torch.bfloat16, device="meta")
+        run = Problem.of(query, query, alpha=1.5, scale=0.125, is_causal=True, backend="cuda", arch="sm_90")
+        scratch = run.tiles_at_once * run.launch.dense_m * run.row_places * 8
+        assert scratch <= problem.SCRATCH_BYTES
+        found[length] = run.row_places, run.tiles_at_once * run.launch.dense_m / length
+    assert found == {
+        8192: (176, 32), 32768: (176, 8), 65536: (208, 2), 131072: (256, 1), 2**20: (256, pytest.approx(0.17, abs=0.01))
+    }  # fmt: skip
+    floats = torch.empty(1, 1, 131072, 64, device="meta")
+    run = Problem.of(floats, floats, alpha=1.5, scale=0.125, is_causal=True, backend="cuda", arch="sm_90")
+    assert run.most_entries == run.row_places == 0
+    assert dataclasses.replace(run, row_entries=3).most_entries == 3

@@ -9,8 +9,9 @@ import pytest
 import torch
 from verified import SMALL, gather
 
+from adasplash2 import problem
 from adasplash2.verify import stage_checks
-from adasplash2.verify.truth import each_head, in_blocks
+from adasplash2.verify.truth import each_head, in_blocks, visible_blocks
 
 
 @pytest.fixture(scope="module")
@@ -119,6 +120,30 @@ def test_a_bit_that_differs_in_the_second_run_fails(evidence, stage_run):
     out = evidence.answer.out.copy()
     out[0, 0, 0, 0] = np.nextafter(out[0, 0, 0, 0], 1)
     assert not stage_checks.same_bits(dataclasses.replace(evidence.answer, out=out), stage_run).passed
+
+
+def test_blocks_that_no_query_sees_are_no_difference(monkeypatch):
+    """As on a GPU, where a tile of the dense pass holds several blocks; here they lie beyond the diagonal."""
+    row = problem.INTERPRETER
+    monkeypatch.setattr(
+        problem, "INTERPRETER", dataclasses.replace(row, dense_m=2 * row.block_m, dense_n=2 * row.block_n)
+    )
+    evidence = gather(dataclasses.replace(SMALL, name="equal", n_queries=4 * row.block_m, n_keys=4 * row.block_n))
+    run = stage_checks.run_stages(evidence.load, evidence.truth.d_out, SMALL.alpha)
+    beyond = run.forward["block_mask"] & ~run.visible
+    assert beyond.any()
+    assert stage_checks.same_bits(evidence.answer, run).passed
+    wrong = dataclasses.replace(run, forward=run.forward | {"block_mask": beyond})
+    assert not stage_checks.same_bits(evidence.answer, wrong).passed
+
+
+@pytest.mark.parametrize("name", ["equal", "sink_local16", "no_key"])
+def test_visible_blocks_are_those_with_a_pair_that_sees_each_other(name):
+    load = dataclasses.replace(SMALL, name=name, n_queries=50, n_keys=33 if name == "no_key" else 50).load("cpu")
+    found = visible_blocks(load, (8, 16))
+    for head in each_head(load, SMALL.alpha):
+        own = found[min(head.place[0], len(found) - 1), 0]
+        np.testing.assert_array_equal(own, in_blocks(head.z > -np.inf, (8, 16)))
 
 
 def test_blocks_of_pairs():
