@@ -61,7 +61,7 @@ def _chosen_cases(options: argparse.Namespace) -> list[Case]:
                 raise UsageError(
                     f"{option} must be {least} or more and below 2**31, got {value}. Leave it out for the default."
                 )
-    _check_workloads(options.workload)
+    check_workloads(options.workload)
     if any(axes):
         if options.quick:
             raise UsageError("--quick has its own cases, and others are named too. Leave out --quick, or the others.")
@@ -77,7 +77,7 @@ def _chosen_cases(options: argparse.Namespace) -> list[Case]:
     return [case for dtype in options.dtype or ["bf16"] for case in of_dtype(dtype)]
 
 
-def _check_workloads(names: Sequence[str]) -> None:
+def check_workloads(names: Sequence[str]) -> None:
     """Raise for a name that `adasplash2.workloads` does not make, or makes with rows that say nothing about speed."""
     for name in names:
         try:

@@ -33,6 +33,10 @@ def run_bench(options: argparse.Namespace, arguments: Sequence[str]) -> int:
         from .row_command import run_rows
 
         return run_rows(options, command)
+    if options.bench == "ways":
+        from .way_command import run_ways
+
+        return run_ways(options, command)
     from .attention_command import run_attention
 
     return run_attention(options, command)

@@ -36,6 +36,7 @@ def add_bench(commands: Any) -> None:
     _add_attention(benches)
     _add_passes(benches)
     _add_rows(benches)
+    _add_ways(benches)
     _add_tune(benches)
 
 
@@ -125,6 +126,39 @@ def _add_rows(benches: Any) -> None:
     )
     parser.add_argument("--elements", metavar="N", type=int, default=2**26, help="numbers in all (default: 2**26)")
     parser.add_argument("--rounds", metavar="N", type=int, default=3, help="turns of the contenders (default: 3)")
+    _add_files(parser, "times")
+
+
+def _add_ways(benches: Any) -> None:
+    parser = benches.add_parser(
+        "ways",
+        help="time a step by tiles, by single keys and as chosen, over the share of live scores",
+        description="Time a step (forward and backward) of causal entmax attention of alpha 1.5, as chosen, with all "
+        "blocks by tiles, and with all that have room by single keys, next to the softmax attention of "
+        "FlashAttention-2 and cuDNN and to the package adasplash where it is installed; count how many scores are "
+        "support, and which way each block goes. Needs a GPU. Workloads run from rows of which every key is support to "
+        "rows of a few, with 16 heads and 32768 tokens of head_dim 64, and the queries and keys of a real transformer "
+        "that come with the package.",
+        epilog=exit_codes("our kernels ran in every case"),
+    )
+    parser.add_argument("--workload", metavar="NAME", help="synthetic or recorded; repeat for more", **_SEVERAL)
+    parser.add_argument(
+        "--length", metavar="N", type=int, help="queries and keys; repeat for more (default: 8192, 32768)", **_SEVERAL
+    )
+    parser.add_argument(
+        "--contender",
+        choices=CONTENDERS[1:],
+        help="time this one only, beside ours; repeat for more (default: all there are)",
+        **_SEVERAL,
+    )
+    parser.add_argument("--rounds", metavar="N", type=int, default=2, help="turns of the contenders (default: 2)")
+    parser.add_argument(
+        "--tuning-time",
+        metavar="SECONDS",
+        type=float,
+        default=60.0,
+        help="adasplash tunes itself for each length, minutes each; begin none after this long (default: 60)",
+    )
     _add_files(parser, "times")
 
 

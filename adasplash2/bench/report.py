@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any, Protocol
 
 from adasplash2.verify.table import passes_text, short
 
@@ -10,8 +11,31 @@ from .cases import Case
 from .contenders import TITLES
 from .readings import entry_of, present, ratio_of, spread_of, time_of
 from .record import CaseResult, Header, SpeedRecord
-from .rows import RowRecord
 from .table import MISSING, Table, number, text_lines
+
+
+class Turns(Protocol):
+    """What records of contenders that take turns share."""
+
+    @property
+    def header(self) -> Header:
+        """Where, when and how."""
+
+    @property
+    def rounds(self) -> int:
+        """Turns a case."""
+
+    @property
+    def asked(self) -> int:
+        """Cases that were to run."""
+
+    @property
+    def results(self) -> Sequence[Any]:
+        """Those that did."""
+
+    @property
+    def packages(self) -> dict[str, str]:
+        """Versions of contenders that are packages."""
 
 
 def speed_tables(record: SpeedRecord) -> list[Table]:
@@ -44,14 +68,14 @@ def origin(record: SpeedRecord) -> list[str]:
     return [*contest_lines(record), *of_rates, *gap(record)]
 
 
-def contest_lines(record: SpeedRecord | RowRecord) -> list[str]:
+def contest_lines(record: Turns) -> list[str]:
     """Return card, versions, date and command, and how often the contenders took turns, in which versions."""
     packages = ", ".join(f"{name} {version}" for name, version in record.packages.items())
     turns = f"Contenders took {record.rounds} turns a case" + (f"; {packages}." if packages else ".")
     return [*header_lines(record.header), turns]
 
 
-def gap(record: SpeedRecord | RowRecord) -> list[str]:
+def gap(record: Turns) -> list[str]:
     """Return a line if cases are missing."""
     done = len(record.results)
     return [f"INCOMPLETE: {done} of {record.asked} cases."] if done < record.asked else []

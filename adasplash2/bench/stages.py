@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 
 import torch
 
-from adasplash2 import launch
+from adasplash2 import launch, starts
 from adasplash2.problem import Launch, Problem, alphas_of, arch_of, block_d, choose_launch
 from adasplash2.stages import backward_calls, forward_calls
 from adasplash2.starts import Call
-from adasplash2.state import ForwardState, empty_backward, empty_forward
+from adasplash2.state import BackwardState, ForwardState, Support, empty_backward, empty_forward, tensors_of
 from adasplash2.workloads import Workload
 
 
@@ -70,3 +71,31 @@ def backward_stages(
         return backward_calls(problem, d_out, *operands, *rows, support, state, None, alphas)
 
     return prepare
+
+
+def whole_step(
+    load: Workload, d_out: torch.Tensor, alpha: float, **fields: int
+) -> Callable[[], tuple[Problem, ForwardState, BackwardState]]:
+    """Return what runs forward and backward as a call does, under a problem of which fields are replaced."""
+    problem = dataclasses.replace(problem_of(load, alpha), **fields)  # type: ignore[arg-type]
+    operands, alphas, grad = _operands(load), alphas_of(alpha, load.query), launch.as_operand(d_out)
+
+    def run() -> tuple[Problem, ForwardState, BackwardState]:
+        state = empty_forward(problem, operands[0])
+
+        def forward(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, alphas: torch.Tensor) -> list[Call]:
+            return forward_calls(problem, query, key, value, state, None, alphas)
+
+        starts.run(("step", "forward", problem), (*operands, alphas), tensors_of(state), forward)
+        left = (state.out, state.base, state.rest, state.block_mask, *tensors_of(state.support))
+        after = empty_backward(problem, *operands)
+
+        def backward(*given: torch.Tensor) -> list[Call]:
+            grad, query, key, value, out, base, rest, mask, *support, alphas = given
+            rows = out, base, rest, mask, Support(*support)
+            return backward_calls(problem, grad, query, key, value, *rows, after, None, alphas)
+
+        starts.run(("step", "backward", problem), (grad, *operands, *left, alphas), tensors_of(after), backward)
+        return problem, state, after
+
+    return run

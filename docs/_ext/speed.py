@@ -16,13 +16,14 @@ from docutils import nodes
 from evidence import RESULTS, Record, table_row
 from sphinx.application import Sphinx
 
-from adasplash2.bench import pass_report, plot, report, row_report
+from adasplash2.bench import pass_report, plot, report, row_report, way_report
 from adasplash2.bench.passes import PassRecord
 from adasplash2.bench.record import SpeedRecord, read_record
 from adasplash2.bench.rows import RowRecord
 from adasplash2.bench.table import Table
+from adasplash2.bench.ways import WayRecord
 
-Kept = SpeedRecord | PassRecord | RowRecord
+Kept = SpeedRecord | PassRecord | RowRecord | WayRecord
 
 
 class Kind(NamedTuple):
@@ -41,6 +42,9 @@ KINDS = {
     ),
     "rows": Kind(
         RowRecord, row_report.row_tables, row_report.row_figure, (row_report.row_remarks, report.contest_lines)
+    ),
+    "ways": Kind(
+        WayRecord, way_report.way_tables, way_report.way_figure, (way_report.way_remarks, report.contest_lines)
     ),
 }
 

@@ -1,0 +1,68 @@
+"""What does ``adasplash2 bench ways`` do?  Chooses workloads and contenders, and keeps the record case by case."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Iterator
+
+from adasplash2.usage import Files, UsageError
+from adasplash2.verify import machine
+from adasplash2.workloads import captured_names
+
+from . import hardware
+from .attention_command import check_workloads
+from .keeping import keep_results, versions
+from .plot import save
+from .record import Header
+from .table import number
+from .way_report import TITLES, way_figure, way_text
+from .ways import CONTENDERS, LENGTHS, WORKLOADS, WayRecord, WayResult, loads, measure_ways
+
+
+def run_ways(options: argparse.Namespace, typed: str) -> int:
+    """Run the benchmark, and return the exit code: 1 if our kernels did not run in every case."""
+    for length in options.length:
+        if not 1 <= length < 2**31:
+            raise UsageError(f"--length must be 1 or more and below 2**31, got {length}. Leave it out for all.")
+    if options.rounds < 1:
+        raise UsageError(f"--rounds must be 1 or more, got {options.rounds}. Leave it out for 2.")
+    if not options.tuning_time >= 0.0:
+        raise UsageError(f"--tuning-time must be 0 or more, got {options.tuning_time}. Leave it out for 60.")
+    names = tuple(dict.fromkeys(options.workload)) or (*WORKLOADS, *captured_names())
+    check_workloads([name for name in names if name not in captured_names()])
+    device = hardware.gpu()
+    lengths = tuple(sorted(set(options.length))) or LENGTHS
+    contenders = [name for name in CONTENDERS if not options.contender or name in options.contender]
+    cases = loads(names, lengths, device)
+    packages = versions([name for name in ("adasplash",) if name in contenders])
+    record = WayRecord(Header.now(typed, machine.this_machine(device)), options.rounds, len(cases), (), packages)
+    tuned: dict[int, float] = {}
+
+    def may_tune(length: int) -> str:
+        spent = sum(tuned.values())
+        if length in tuned or spent < options.tuning_time:
+            return ""
+        return f"not run: it tunes itself for each length, and took {spent:.0f} s so far (--tuning-time)"
+
+    def results() -> Iterator[WayResult]:
+        for _, make in cases:
+            start = time.perf_counter()
+            result = measure_ways(make(), device, options.rounds, contenders, may_tune)
+            if any(entry.name == "adasplash" and entry.status != "refused" for entry in result.entries):
+                tuned.setdefault(result.length, time.perf_counter() - start)
+            yield result
+
+    files = Files()
+    titles = [title for title, _ in cases]
+    record, code = keep_results("ways", titles, results(), record, files, options.json, _case_line)
+    files.write("--plot", options.plot, lambda path: save(way_figure(record), path))
+    print(way_text(record))
+    files.close()
+    return code or int(any(result.ms("chosen") is None for result in record.results))
+
+
+def _case_line(result: WayResult) -> str:
+    """Return what is shown when a case is done."""
+    times = ", ".join(f"{TITLES[entry.name]} {number(entry.ms('step'))}" for entry in result.entries)
+    return f"{result.label}: {100.0 * result.live:.3g}% live, step {times} ms, {result.seconds:.0f} s"
