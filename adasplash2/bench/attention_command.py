@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 
@@ -19,7 +21,7 @@ from .contest import Contest
 from .keeping import keep_results, ours_missing, versions
 from .plot import save, speed_figure
 from .readings import present, time_of
-from .record import CaseResult, Header, SpeedRecord
+from .record import CaseResult, Header, SpeedRecord, read_record
 from .report import as_text
 from .table import number
 
@@ -40,12 +42,45 @@ def run_attention(options: argparse.Namespace, typed: str) -> int:
     bench = Bench(device, Contest(device, names, rounds, options.tuning_time), flex=options.flex)
     header = Header.now(typed, machine.this_machine(device))
     record = SpeedRecord(header, rounds, bench.rates, len(chosen), (), _packages(names))
+    if options.resume:
+        record, chosen = _taken_up(options.json, record, chosen, names)
+        bench.rates.update(record.matrix_rate)
     files, results = Files(), map(bench.measure, chosen)
     record, code = keep_results("attention", _titles(chosen), results, record, files, options.json, _case_line)
     files.write("--plot", options.plot, lambda path: save(speed_figure(record), path))
     print(as_text(record))
     files.close()
     return code or int(any(ours_missing(result.entries) for result in record.results))
+
+
+def _taken_up(
+    path: Path | None, record: SpeedRecord, chosen: list[Case], names: Sequence[str]
+) -> tuple[SpeedRecord, list[Case]]:
+    """Return the record in a file, as what a new one goes on with, and the cases that it lacks."""
+    if path is None or not path.is_file():
+        raise UsageError("--resume goes on with the record in --json, and there is none. Leave it out to begin one.")
+    try:
+        earlier = read_record(path, SpeedRecord)
+    except (ValueError, TypeError, KeyError) as error:
+        raise UsageError(f"--resume goes on with the record in --json, and this is none: {error}") from error
+    for name in ("rounds", "asked", "packages"):
+        before, now = getattr(earlier, name), getattr(record, name)
+        if before != now:
+            raise UsageError(f"--resume: {name} was {before}, and is {now}. Ask for the same run, or begin another.")
+    if earlier.header.machine != record.header.machine:
+        raise UsageError(
+            f"--resume: the record was begun with {earlier.header.machine}, this is {record.header.machine}. "
+            "Go on with the same card and versions, or begin another."
+        )
+    done = [result.case for result in earlier.results]
+    if any(case not in chosen for case in done):
+        raise UsageError("--resume: the record has cases that are not asked for now. Ask for the same cases.")
+    if any({entry.name for entry in result.entries} != set(names) for result in earlier.results):
+        raise UsageError(f"--resume: the record has other contenders than {', '.join(names)}. Ask for the same ones.")
+    resumed = (*earlier.resumed, record.header.date)
+    rates = record.matrix_rate | earlier.matrix_rate
+    kept = dataclasses.replace(earlier, resumed=resumed, matrix_rate=rates)
+    return kept, [case for case in chosen if case not in done]
 
 
 def _chosen_cases(options: argparse.Namespace) -> list[Case]:

@@ -40,14 +40,15 @@ def keep_results(
     results : iterable
         One for each case, measured as they are asked for.
     record : dataclass
-        Its ``results`` grow; it is written after every one.
+        Its ``results`` grow, from those that it has; it is written after every one.
     files : Files
     path : Path or None
         Where the record goes.
     line : callable
         Says what came out of a case.
     """
-    kept: tuple[Any, ...] = ()
+    kept: tuple[Any, ...] = record.results  # type: ignore[attr-defined]
+    known = len(kept)
     try:
         with Progress(f"adasplash2 bench {name}", dict(enumerate(titles)), every_s=60.0) as progress:
             for result in results:
@@ -55,7 +56,7 @@ def keep_results(
                 record = dataclasses.replace(record, results=kept)  # type: ignore[type-var]
                 files.write("--json", path, partial(write_record, record=record))
                 progress.advance()
-                progress.note(f"[{len(kept)}/{len(titles)}] {line(result)}")
+                progress.note(f"[{len(kept) - known}/{len(titles)}] {line(result)}")
     except DeviceLostError as error:
         print(f"adasplash2 bench {name}: {error}. What was measured before is kept.", file=sys.stderr)
         return record, 1

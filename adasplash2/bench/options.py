@@ -77,6 +77,9 @@ def _add_attention(benches: Any) -> None:
     )
     _add_files(parser, "times")
     parser.add_argument(
+        "--resume", action="store_true", help="go on with the record in --json, of the same run, that was cut short"
+    )
+    parser.add_argument(
         "--list", action="store_true", help="list the cases that would run (batch x heads x length x head_dim), and end"
     )
 

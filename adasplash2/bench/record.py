@@ -145,6 +145,8 @@ class SpeedRecord:
     results : tuple of CaseResult
     packages : dict of str
         Versions of the contenders that are packages of their own.
+    resumed : tuple of str
+        When the run was taken up again, if it was cut short.
     schema : int
     kind : str
     """
@@ -155,6 +157,7 @@ class SpeedRecord:
     asked: int
     results: tuple[CaseResult, ...]
     packages: dict[str, str] = dataclasses.field(default_factory=dict)
+    resumed: tuple[str, ...] = ()
     schema: int = SCHEMA
     kind: str = "attention"
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 from adasplash2.verify.table import passes_text, short
@@ -10,7 +10,7 @@ from adasplash2.verify.table import passes_text, short
 from .cases import Case
 from .contenders import TITLES
 from .readings import entry_of, present, ratio_of, spread_of, time_of
-from .record import CaseResult, Header, SpeedRecord
+from .record import CaseResult, Header, SpeedRecord, Timed
 from .table import MISSING, Table, number, text_lines
 
 
@@ -65,7 +65,8 @@ def origin(record: SpeedRecord) -> list[str]:
     """Return where, when and how a record was made."""
     rates = ", ".join(f"{dtype} {rate / 1e12:.0f} TFLOP/s" for dtype, rate in record.matrix_rate.items())
     of_rates = [f"Rate of the matrix units (8192 x 8192 x 8192 product): {rates}."] if rates else []
-    return [*contest_lines(record), *of_rates, *gap(record)]
+    of_breaks = [f"Cut short, and taken up again: {', '.join(record.resumed)}."] if record.resumed else []
+    return [*contest_lines(record), *of_rates, *of_breaks, *gap(record)]
 
 
 def contest_lines(record: Turns) -> list[str]:
@@ -93,18 +94,31 @@ def header_lines(header: Header) -> list[str]:
 
 def remarks(record: SpeedRecord) -> list[str]:
     """Return, once each, why a contender or a part of the measurement is missing, and in how many cases."""
+    entries = [(result.case.label, entry) for result in record.results for entry in result.entries]
+    failures = [
+        (f"not measured: {failure}", result.case.label) for result in record.results for failure in result.failures
+    ]
+    return missing(entries, TITLES) + _with_places(failures)
+
+
+def missing(entries: Iterable[tuple[str, Timed]], titles: Mapping[str, str]) -> list[str]:
+    """Return, once each, why a contender did not run, and in which of the cases, given as (label, entry)."""
+    return _with_places(
+        (f"{titles[entry.name]} {entry.status}: {entry.note}", label)
+        for label, entry in entries
+        if entry.status != "ok"
+    )
+
+
+def _with_places(said: Iterable[tuple[str, str]]) -> list[str]:
+    """Return what was said of labels, once each: (line, label)."""
     found: dict[str, list[str]] = {}
-    for result in record.results:
-        for entry in result.entries:
-            if entry.status != "ok":
-                found.setdefault(f"{TITLES[entry.name]} {entry.status}: {entry.note}", []).append(result.case.label)
-        for failure in result.failures:
-            found.setdefault(f"not measured: {failure}", []).append(result.case.label)
-    return [f"{line} ({_places(labels)})" for line, labels in found.items()]
-
-
-def _places(labels: list[str]) -> str:
-    return labels[0] if len(labels) == 1 else f"{len(labels)} cases, first {labels[0]}"
+    for line, label in said:
+        found.setdefault(line, []).append(label)
+    return [
+        f"{line} ({labels[0] if len(labels) == 1 else f'{len(labels)} cases, first {labels[0]}'})"
+        for line, labels in found.items()
+    ]
 
 
 def _time_cell(result: CaseResult, name: str, part: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from .legend import legend_below
-from .report import contest_lines, gap
+from .report import contest_lines, gap, missing
 from .row_contenders import ENTMAX, TITLES
 from .rows import RowRecord, RowResult
 from .table import Table, number, text_lines
@@ -87,13 +87,8 @@ def row_text(record: RowRecord) -> str:
 
 def row_remarks(record: RowRecord) -> list[str]:
     """Return what is missing: contenders that did not run, and cases."""
-    remarks = {
-        f"{TITLES[entry.name]} {entry.status} in {result.case.label}: {entry.note}"
-        for result in record.results
-        for entry in result.entries
-        if entry.status != "ok"
-    }
-    return [*gap(record), *sorted(remarks)]
+    entries = [(result.case.label, entry) for result in record.results for entry in result.entries]
+    return [*gap(record), *missing(entries, TITLES)]
 
 
 def row_figure(record: RowRecord) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from .legend import legend_below
-from .report import contest_lines, gap
+from .report import contest_lines, gap, missing
 from .table import Table, number, text_lines
 from .ways import WayRecord, WayResult
 
@@ -88,13 +88,8 @@ def way_text(record: WayRecord) -> str:
 
 def way_remarks(record: WayRecord) -> list[str]:
     """Return what is missing: contenders that did not run, and workloads."""
-    remarks = {
-        f"{TITLES[entry.name]} {entry.status} in {result.label}: {entry.note}"
-        for result in record.results
-        for entry in result.entries
-        if entry.status != "ok"
-    }
-    return [*gap(record), *sorted(remarks)]
+    entries = [(result.label, entry) for result in record.results for entry in result.entries]
+    return [*gap(record), *missing(entries, TITLES)]
 
 
 def way_figure(record: WayRecord) -> Any:

@@ -1,5 +1,6 @@
 """Does ``adasplash2 bench`` answer as a command should?  Exit codes, one clear line, files after every case."""
 
+import dataclasses
 import importlib.util
 import json
 import tomllib
@@ -110,6 +111,64 @@ def test_the_record_is_written_after_every_case(measured, tmp_path, capsys, seco
     assert "[1/2] topic16 32768 d64 causal: ours 2.50/6.00" in printed.err and "[1/2]" not in printed.out
     assert ("INCOMPLETE" in printed.out) == (not is_result)
     assert "Our time over the floor" in printed.out
+
+
+def test_a_run_that_was_cut_short_is_taken_up(measured, tmp_path, capsys):
+    path = tmp_path / "speed.json"
+    asked = ("attention", *ONE, "--json", str(path))
+    other = dataclasses.replace(whole(), case=dataclasses.replace(whole().case, length=8192, batch=4))
+    measured += [whole(), KeyboardInterrupt(), other]
+    assert run(*asked) == 130
+    begun = json.loads(path.read_text())
+    assert run(*asked, "--resume") == 0
+    kept = json.loads(path.read_text())
+    assert kept["results"][:1] == begun["results"] and len(kept["results"]) == 2 and kept["header"] == begun["header"]
+    assert len(kept["resumed"]) == 1
+    printed = capsys.readouterr()
+    assert "[1/1] topic16 8192" in printed.err and "taken up again" in printed.out and not measured
+    assert run(*asked, "--resume") == 0, "nothing is missing"
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        pytest.param(lambda record: record | {"rounds": 9}, "rounds was 9", id="rounds"),
+        pytest.param(lambda record: record | {"kind": "rows"}, "this is none", id="another kind"),
+        pytest.param(lambda record: record | {"asked": 3}, "asked was 3", id="another list"),
+        pytest.param(
+            lambda record: (
+                record | {"header": record["header"] | {"machine": record["header"]["machine"] | {"triton": "0"}}}
+            ),
+            "the same card and versions",
+            id="another version",
+        ),
+        pytest.param(
+            lambda record: record | {"results": [one | {"entries": one["entries"][:1]} for one in record["results"]]},
+            "other contenders",
+            id="other contenders",
+        ),
+        pytest.param(
+            lambda record: (
+                record | {"results": [one | {"case": one["case"] | {"alpha": 2.0}} for one in record["results"]]}
+            ),
+            "not asked for now",
+            id="another case",
+        ),
+    ],
+)
+def test_another_run_is_not_taken_up(measured, tmp_path, capsys, change, said):
+    path = tmp_path / "speed.json"
+    measured += [whole(), KeyboardInterrupt()]
+    assert run("attention", *ONE, "--json", str(path)) == 130
+    path.write_text(json.dumps(change(json.loads(path.read_text()))))
+    assert run("attention", *ONE, "--json", str(path), "--resume") == 2
+    assert said in capsys.readouterr().err
+
+
+def test_there_must_be_a_run_to_take_up(measured, tmp_path, capsys):
+    for arguments in ((), ("--json", str(tmp_path / "none.json"))):
+        assert run("attention", *ONE, *arguments, "--resume") == 2
+        assert "there is none" in capsys.readouterr().err
 
 
 @pytest.mark.gpu

@@ -87,7 +87,7 @@ def test_tables_and_figure():
     assert ratios.rows == (("fp32 1024 alpha 1.5", "1.25", "-", "-"),)
     assert errors.rows == (("fp32 1024 alpha 1.5", "ours", "2.0e-07", "1", "2", "nan", "1.0e-05", "ties"),)
     text = row_report.row_text(record(result(), asked=2))
-    assert "INCOMPLETE: 1 of 2" in text and "triton_entmax failed in fp32 1024 alpha 1.5: E: no" in text
+    assert "INCOMPLETE: 1 of 2" in text and "triton_entmax failed: E: no (fp32 1024 alpha 1.5)" in text
     assert len(row_report.row_figure(record(result())).axes) == 2
 
 

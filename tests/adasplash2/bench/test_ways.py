@@ -128,7 +128,7 @@ def test_tables_and_figure(tmp_path):
     assert times.rows[0] == ("gauss1 8192", "1.00", "1.00", "3.00", "6.00", "3.50", "7.00", "refused", "0.500")
     assert times.rows[3][-3:] == ("-", "-", "1.00")
     assert shares.rows[1] == ("equal 8192", "1x16x8192x64", "75", *["10"] * 8)
-    assert "AdaSplash-2 refused in gauss1 8192: not installed" in way_report.way_text(kept)
+    assert "AdaSplash-2 refused: not installed (gauss1 8192)" in way_report.way_text(kept)
     figure = way_report.way_figure(kept)
     (panel,) = figure.axes
     lines = {line.get_label(): line.get_xydata().tolist() for line in panel.get_lines()}
