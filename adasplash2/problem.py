@@ -80,7 +80,7 @@ MAX_HEAD_DIM = 256
 # A row is refined until abs(mass - 1), which bounds the error of its tau, is within this.  It then takes one more step,
 # which leaves an error of the order of the square.
 TOLERANCE = {torch.float32: 2.0**-18, torch.bfloat16: 2.0**-17, torch.float16: 2.0**-17}
-# A guard, not a parameter: in docs/results/passes.json rows take at most 9 at alpha 1.5 and 5 at 2; bisection takes 32.
+# A guard, not a parameter: in docs/results/passes.json rows take at most 3 at alpha 1.5 and 5 at 2; bisection takes 32.
 MAX_PASSES = 40
 # Registers of a CUDA multiprocessor, of every compute capability from 8.0 to 10.0: a program that asks for more of them
 # does not start.

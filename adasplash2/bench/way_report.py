@@ -119,6 +119,10 @@ def way_figure(record: WayRecord) -> Any:
         panel.set_xscale("log")
         panel.set_yscale("log")
         panel.set_xlabel("live scores, %")
+        for axis in (panel.xaxis, panel.yaxis):
+            axis.set_major_formatter("{x:g}")
+        panel.yaxis.set_minor_formatter("{x:g}")
+        panel.tick_params(which="both", labelsize=7)
         panel.set_title(f"length {group[0].length}: step, ms", fontsize=9)
         panel.spines[["top", "right"]].set_visible(False)
     legend_below(figure, panels, 6)

@@ -24,7 +24,10 @@ from .timing import in_turns, synchronize
 
 LENGTHS = (8192, 32768)
 # From rows of which every key is support to rows of a few; then those with structure.
-WORKLOADS = ("equal", "gauss0.02", "gauss0.3", "gauss1", "gauss2", "gauss4", "gauss16", "topic16", "sink_local1024")
+WORKLOADS = (
+    *("equal", "gauss0.02", "gauss0.3", "gauss0.5", "gauss1", "gauss2", "gauss4", "gauss16"),
+    *("topic16", "sink_local1024"),
+)
 CONTENDERS = ("flash", "cudnn", "adasplash")
 # More than a tile has pairs; times the tiles of a row it stays below 2**31.
 ALWAYS = 2**16
