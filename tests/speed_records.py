@@ -1,11 +1,12 @@
 """Records of attention speed made up by hand: a case with everything, one with gaps, one in which ours failed."""
 
-from adasplash2.bench.cases import case_of
-from adasplash2.bench.flex import FlexCheck
-from adasplash2.bench.floor import Floor
-from adasplash2.bench.memory import Memory
-from adasplash2.bench.record import CaseResult, Entry, Header, RowReport, SpeedRecord, StageTime
-from adasplash2.bench.sparsity import Support
+from adasplash2.bench.attention.cases import case_of
+from adasplash2.bench.attention.flex import FlexCheck
+from adasplash2.bench.attention.floor import Floor
+from adasplash2.bench.attention.memory import Memory
+from adasplash2.bench.attention.record import CaseResult, Entry, RowReport, SpeedRecord, StageTime
+from adasplash2.bench.attention.sparsity import Support
+from adasplash2.bench.shared.record import Header
 from adasplash2.verify.machine import Machine
 
 MACHINE = Machine("0.1.0", "3.12.3", "2.4.6", "2.11.0", "3.6.0", "cuda:0", "a card", "compiled")

@@ -20,24 +20,24 @@ def run_bench(options: argparse.Namespace, arguments: Sequence[str]) -> int:
     """
     command = shlex.join(["adasplash2", *arguments])
     if options.bench == "tune":
-        from .tune_command import run_tune
+        from .tune.command import run_tune
 
         return run_tune(options)
     check_file("--json", options.json)
     _check_plot(options.plot)
     if options.bench == "passes":
-        from .pass_command import run_passes
+        from .passes.command import run_passes
 
         return run_passes(options, command)
     if options.bench == "rows":
-        from .row_command import run_rows
+        from .rows.command import run_rows
 
         return run_rows(options, command)
     if options.bench == "ways":
-        from .way_command import run_ways
+        from .ways.command import run_ways
 
         return run_ways(options, command)
-    from .attention_command import run_attention
+    from .attention.command import run_attention
 
     return run_attention(options, command)
 

@@ -16,12 +16,13 @@ from typing import Any
 
 import numpy as np
 
-from adasplash2.bench.oracle_record import write
 from entmax_ref import bounds
 from entmax_ref.arguments import Booleans, Floats
 from entmax_ref.certify import Certificate, certify
 from entmax_ref.rows.threshold import threshold
 from entmax_ref.transform import entmax, support
+
+from .oracle_record import write
 
 COMMAND = "python -m adasplash2.bench.oracle_accuracy"
 ALPHAS = (1.001, 1.1, 1.25, 4 / 3, 1.5, 1.75, 2.0, 2.5, 4.0)

@@ -17,10 +17,11 @@ from typing import Any
 import numpy as np
 
 import entmax_ref
-from adasplash2.bench.oracle_accuracy import KINDS, draw, peers
-from adasplash2.bench.oracle_record import write
 from entmax_ref.arguments import Floats
 from entmax_ref.certify import certify
+
+from .oracle_accuracy import KINDS, draw, peers
+from .oracle_record import write
 
 COMMAND = "python -m adasplash2.bench.oracle_peers"
 ALPHAS = (1.25, 1.5, 2.0)

@@ -19,10 +19,11 @@ from pathlib import Path
 
 import numpy as np
 
-from adasplash2.bench.oracle_record import write
 from entmax_ref.arguments import Floats
 from entmax_ref.rows.threshold import threshold
 from entmax_ref.transform import entmax
+
+from .oracle_record import write
 
 COMMAND = "python -m adasplash2.bench.oracle_speed"
 ALPHAS = (1.25, 1.5, 2.0)

@@ -1,6 +1,6 @@
 """How fast, and in how many passes?  Tables and plots made from records of ``adasplash2 bench`` when pages are built.
 
-``bench-table FILE NAME`` shows one table of a record, by the name that `adasplash2.bench.report` gives it;
+``bench-table FILE NAME`` shows one table of a record, by the name that the report of its benchmark gives it;
 ``bench-plot FILE`` draws it, ``bench-notes FILE`` says what is missing in it and how it was made. Where a record has
 not been committed yet, a sentence stands in its place.
 """
@@ -16,12 +16,16 @@ from docutils import nodes
 from evidence import RESULTS, Record, table_row
 from sphinx.application import Sphinx
 
-from adasplash2.bench import pass_report, plot, report, row_report, way_report
-from adasplash2.bench.passes import PassRecord
-from adasplash2.bench.record import SpeedRecord, read_record
-from adasplash2.bench.rows import RowRecord
-from adasplash2.bench.table import Table
-from adasplash2.bench.ways import WayRecord
+from adasplash2.bench.attention import plot, report
+from adasplash2.bench.attention.record import SpeedRecord
+from adasplash2.bench.passes import report as pass_report
+from adasplash2.bench.passes.count import PassRecord
+from adasplash2.bench.rows import report as row_report
+from adasplash2.bench.rows.measure import RowRecord
+from adasplash2.bench.shared.record import read_record
+from adasplash2.bench.shared.table import Table
+from adasplash2.bench.ways import report as way_report
+from adasplash2.bench.ways.measure import WayRecord
 
 Kept = SpeedRecord | PassRecord | RowRecord | WayRecord
 

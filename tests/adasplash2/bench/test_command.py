@@ -11,8 +11,8 @@ import torch
 from speed_records import MACHINE, whole, without_ours
 
 from adasplash2 import cli
-from adasplash2.bench import hardware
-from adasplash2.bench.faults import DeviceLostError
+from adasplash2.bench.shared import hardware
+from adasplash2.bench.shared.faults import DeviceLostError
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -87,7 +87,7 @@ def measured(monkeypatch):
         return result
 
     monkeypatch.setattr(hardware, "gpu", lambda: "cpu")
-    monkeypatch.setattr("adasplash2.bench.attention.Bench.measure", measure)
+    monkeypatch.setattr("adasplash2.bench.attention.measure.Bench.measure", measure)
     monkeypatch.setattr("adasplash2.verify.machine.this_machine", lambda device: MACHINE)
     return found
 

@@ -8,13 +8,15 @@ import pytest
 import torch
 
 import entmax_ref
-from adasplash2.bench import faults, floor, sparsity, timing
-from adasplash2.bench.accuracy import ROWS, choose_windows, sample_of
-from adasplash2.bench.attention import Bench, random_like
-from adasplash2.bench.cases import Case, case_of, chosen_cases, default_cases, quick_cases
-from adasplash2.bench.contenders import contenders_of
-from adasplash2.bench.contest import Contest
-from adasplash2.bench.flex import flex_check
+from adasplash2.bench.attention import floor, sparsity
+from adasplash2.bench.attention.accuracy import ROWS, choose_windows, sample_of
+from adasplash2.bench.attention.cases import Case, case_of, chosen_cases, default_cases, quick_cases
+from adasplash2.bench.attention.contenders import contenders_of
+from adasplash2.bench.attention.contest import Contest
+from adasplash2.bench.attention.flex import flex_check
+from adasplash2.bench.attention.measure import Bench
+from adasplash2.bench.shared import faults, timing
+from adasplash2.bench.shared.stages import random_like
 from adasplash2.reference import reference_attention
 from adasplash2.workloads import workload
 
@@ -221,8 +223,8 @@ def test_a_failure_of_ours_is_recorded_and_the_others_go_on(monkeypatch):
     def broken(*arguments, **options):
         raise RuntimeError("out of resource: shared memory\nlong explanation")
 
-    for module in ("contenders", "attention"):
-        monkeypatch.setattr(f"adasplash2.bench.{module}.entmax_attention", broken)
+    for module in ("contenders", "measure"):
+        monkeypatch.setattr(f"adasplash2.bench.attention.{module}.entmax_attention", broken)
     bench = Bench("cpu", Contest("cpu", ["ours", "flash"], 1, 60.0), rate_size=64)
     result = bench.measure(Case("gauss1", 70, 1, 1, 16))
     ours, flash = result.entries

@@ -11,10 +11,11 @@ import torch
 from speed_records import MACHINE
 
 from adasplash2 import cli
-from adasplash2.bench import pass_report, passes
-from adasplash2.bench.pass_rows import NAMES, NOTES, as_z, draw
-from adasplash2.bench.passes import PassRecord, PassResult
-from adasplash2.bench.record import Header, read_record, write_record
+from adasplash2.bench.passes import count as passes
+from adasplash2.bench.passes import report as pass_report
+from adasplash2.bench.passes.count import PassRecord, PassResult
+from adasplash2.bench.passes.rows import NAMES, NOTES, as_z, draw
+from adasplash2.bench.shared.record import Header, read_record, write_record
 from entmax_ref import stages, threshold
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -117,7 +118,7 @@ def test_more_than_memory_holds_is_one_line(monkeypatch, capsys):
     def too_much(*_, **__):
         raise MemoryError("Unable to allocate 3.64 TiB")
 
-    monkeypatch.setattr("adasplash2.bench.pass_command.count_passes", too_much)
+    monkeypatch.setattr("adasplash2.bench.passes.command.count_passes", too_much)
     assert cli.main(["bench", "passes", "--spec"]) == 1
     printed = capsys.readouterr()
     assert printed.out == "" and printed.err.startswith("adasplash2 bench passes: out of memory. Unable to allocate")
@@ -145,14 +146,14 @@ def test_an_interrupted_count_says_that_it_is_one(monkeypatch, capsys):
         yield result("equal", 131072, 2)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("adasplash2.bench.pass_command.count_passes", two)
+    monkeypatch.setattr("adasplash2.bench.passes.command.count_passes", two)
     assert cli.main(["bench", "passes", "--spec"]) == 130
     assert capsys.readouterr().out.splitlines()[-1].startswith("INTERRUPTED: 1 of 200 kinds of rows were counted")
 
 
 def test_an_unconverged_row_gives_exit_code_1(monkeypatch, capsys):
     bad = dataclasses.replace(result("equal", 7, 40), residual=float("nan"))
-    monkeypatch.setattr("adasplash2.bench.pass_command.count_passes", lambda *arguments, **options: iter([bad]))
+    monkeypatch.setattr("adasplash2.bench.passes.command.count_passes", lambda *arguments, **options: iter([bad]))
     assert cli.main(["bench", "passes", "--spec"]) == 1
     assert "40" in capsys.readouterr().out
 

@@ -7,8 +7,12 @@ import math
 import pytest
 from speed_records import record, whole, with_gaps, without_ours
 
-from adasplash2.bench import contenders, options, plot, report, table
-from adasplash2.bench.record import SpeedRecord, from_plain, read_record, write_record
+from adasplash2.bench import options
+from adasplash2.bench.attention import contenders, plot, report
+from adasplash2.bench.attention.record import SpeedRecord
+from adasplash2.bench.shared import table
+from adasplash2.bench.shared.figure import save
+from adasplash2.bench.shared.record import from_plain, read_record, write_record
 from adasplash2.verify.record import to_plain
 
 
@@ -101,5 +105,5 @@ def test_numbers(value, text):
 def test_a_plot_is_drawn_whatever_is_missing(tmp_path, results):
     pytest.importorskip("matplotlib")
     for name in ("speed.png", "speed.svg"):
-        plot.save(plot.speed_figure(record(*results)), tmp_path / name)
+        save(plot.speed_figure(record(*results)), tmp_path / name)
         assert (tmp_path / name).stat().st_size > 1000

@@ -8,11 +8,13 @@ from speed_records import MACHINE
 
 import entmax_ref
 from adasplash2 import cli
-from adasplash2.bench import hardware, row_report, rows
-from adasplash2.bench.record import Header, read_record, write_record
-from adasplash2.bench.row_accuracy import RowErrors, hard_rows, row_errors
-from adasplash2.bench.row_contenders import ENTMAX, NAMES, row_contenders
-from adasplash2.bench.rows import RowCase, RowEntry, RowRecord, RowResult
+from adasplash2.bench.rows import measure as rows
+from adasplash2.bench.rows import report as row_report
+from adasplash2.bench.rows.accuracy import RowErrors, hard_rows, row_errors
+from adasplash2.bench.rows.contenders import ENTMAX, NAMES, row_contenders
+from adasplash2.bench.rows.measure import RowCase, RowEntry, RowRecord, RowResult
+from adasplash2.bench.shared import hardware
+from adasplash2.bench.shared.record import Header, read_record, write_record
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
@@ -133,7 +135,7 @@ def test_the_record_is_written_after_every_case(monkeypatch, tmp_path, capsys, s
         return given
 
     monkeypatch.setattr(hardware, "gpu", lambda: "cpu")
-    monkeypatch.setattr("adasplash2.bench.row_command.measure_rows", measure)
+    monkeypatch.setattr("adasplash2.bench.rows.command.measure_rows", measure)
     monkeypatch.setattr("adasplash2.verify.machine.this_machine", lambda device: MACHINE)
     path, plot = tmp_path / "rows.json", tmp_path / "rows.svg"
     options = ("--length", "8", "--length", "16", "--dtype", "fp32", "--alpha", "1.5")

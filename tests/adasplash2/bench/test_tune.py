@@ -6,9 +6,10 @@ import pytest
 import torch
 
 from adasplash2 import cli, problem
-from adasplash2.bench import hardware, stages, tune
-from adasplash2.bench.tune import Trial
-from adasplash2.bench.tune_command import parse_vary
+from adasplash2.bench.shared import hardware, stages
+from adasplash2.bench.tune import measure as tune
+from adasplash2.bench.tune.command import parse_vary
+from adasplash2.bench.tune.measure import Trial
 from adasplash2.problem import Launch, Program
 from adasplash2.usage import UsageError
 from adasplash2.workloads import workload

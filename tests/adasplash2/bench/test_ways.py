@@ -11,11 +11,14 @@ import torch
 from speed_records import MACHINE
 
 from adasplash2 import cli, entmax_attention, starts
-from adasplash2.bench import hardware, stages, way_command, way_report, ways
-from adasplash2.bench.attention import random_like
-from adasplash2.bench.record import Header, Timed, read_record, write_record
-from adasplash2.bench.sparsity import Support
-from adasplash2.bench.ways import Shares, WayRecord, WayResult
+from adasplash2.bench.attention.sparsity import Support
+from adasplash2.bench.shared import hardware, stages
+from adasplash2.bench.shared.record import Header, Timed, read_record, write_record
+from adasplash2.bench.shared.stages import random_like
+from adasplash2.bench.ways import command as way_command
+from adasplash2.bench.ways import measure as ways
+from adasplash2.bench.ways import report as way_report
+from adasplash2.bench.ways.measure import Shares, WayRecord, WayResult
 from adasplash2.stages import backward_calls
 from adasplash2.state import empty_backward
 from adasplash2.workloads import captured_names, workload

@@ -5,24 +5,24 @@ from __future__ import annotations
 import argparse
 import itertools
 
-from adasplash2.usage import Files, UsageError
+from adasplash2.bench.shared import hardware
+from adasplash2.bench.shared.checks import check_counts, check_rounds
+from adasplash2.bench.shared.figure import save
+from adasplash2.bench.shared.keeping import keep_results, ours_missing, versions
+from adasplash2.bench.shared.record import Header
+from adasplash2.bench.shared.table import number
+from adasplash2.usage import Files
 from adasplash2.verify import machine
 
-from . import hardware
-from .keeping import keep_results, ours_missing, versions
-from .plot import save
-from .record import Header
-from .row_contenders import NAMES
-from .row_report import row_figure, row_text
-from .rows import ALPHAS, LENGTHS, RowCase, RowRecord, RowResult, measure_rows
-from .table import number
+from .contenders import NAMES
+from .measure import ALPHAS, LENGTHS, RowCase, RowRecord, RowResult, measure_rows
+from .report import row_figure, row_text
 
 
 def run_rows(options: argparse.Namespace, typed: str) -> int:
     """Run the benchmark, and return the exit code: 1 if our kernels did not run in every case."""
     cases = _chosen_cases(options)
-    if options.rounds < 1:
-        raise UsageError(f"--rounds must be 1 or more, got {options.rounds}. Leave it out for 3.")
+    check_rounds(options.rounds, 3)
     device = hardware.gpu()
     names = [name for name in NAMES if not options.contender or name in options.contender]
     record = RowRecord(
@@ -43,11 +43,8 @@ def run_rows(options: argparse.Namespace, typed: str) -> int:
 
 def _chosen_cases(options: argparse.Namespace) -> list[RowCase]:
     """Return the cases that the options ask for."""
-    for length in options.length:
-        if not 1 <= length < 2**31:
-            raise UsageError(f"--length must be 1 or more and below 2**31, got {length}. Leave it out for all.")
-    if not 1 <= options.elements < 2**40:
-        raise UsageError(f"--elements must be 1 or more and below 2**40, got {options.elements}. Leave it out.")
+    check_counts("--length", options.length, "for all")
+    check_counts("--elements", [options.elements], "for 2**26", end=2**40)
     chosen = itertools.product(
         tuple(dict.fromkeys(options.dtype)) or ("fp32", "bf16"),
         tuple(dict.fromkeys(options.alpha)) or ALPHAS,

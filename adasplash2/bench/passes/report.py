@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from .legend import legend_below
-from .passes import PassRecord, PassResult
-from .report import header_lines
-from .table import Table, text_lines
+from adasplash2.bench.shared.figure import legend_below
+from adasplash2.bench.shared.origin import header_lines
+from adasplash2.bench.shared.table import Table, text_lines
+
+from .count import PassRecord, PassResult
 
 LONG = 32768
 

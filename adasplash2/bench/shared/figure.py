@@ -1,8 +1,9 @@
-"""What stands below a figure of several panels?  Every label once, whichever panel it first appears in."""
+"""What do figures of several panels share?  A legend below with every label once, and the file they go to."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 
@@ -15,3 +16,8 @@ def legend_below(figure: Any, panels: Iterable[Any], columns: int | None = None)
     if handles:
         columns = len(handles) if columns is None else columns
         figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=columns, fontsize=8)
+
+
+def save(figure: Any, path: Path) -> None:
+    """Write a figure; the ending of the name decides the format."""
+    figure.savefig(path, dpi=150)

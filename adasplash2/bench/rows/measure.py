@@ -8,14 +8,14 @@ from collections.abc import Callable, Sequence
 
 import torch
 
+from adasplash2.bench.passes.rows import NAMES as KINDS
+from adasplash2.bench.shared.faults import first_line, recover
+from adasplash2.bench.shared.record import SCHEMA, Header, Timed
+from adasplash2.bench.shared.timing import in_turns, synchronize
 from adasplash2.verify.cases import DTYPES
 
-from .faults import first_line, recover
-from .pass_rows import NAMES as KINDS
-from .record import SCHEMA, Header, Timed
-from .row_accuracy import RowErrors, hard_rows, row_errors
-from .row_contenders import ENTMAX, NAMES, RowContender, row_contenders
-from .timing import in_turns, synchronize
+from .accuracy import RowErrors, hard_rows, row_errors
+from .contenders import ENTMAX, NAMES, RowContender, row_contenders
 
 LENGTHS = (1024, 8192, 32768, 131072)
 ALPHAS = (1.5, 2.0)

@@ -6,16 +6,17 @@ import argparse
 import itertools
 from functools import partial
 
+from adasplash2.bench.shared import hardware
+from adasplash2.bench.shared.checks import check_counts
+from adasplash2.bench.shared.figure import save
+from adasplash2.bench.shared.record import Header, write_record
 from adasplash2.usage import INTERRUPTED, Files, UsageError
 from adasplash2.verify import machine
 from adasplash2.verify.progress import Progress
 
-from . import hardware
-from .pass_report import pass_figure, pass_text
-from .pass_rows import NAMES
-from .passes import ALPHAS, LENGTHS, PassRecord, count_passes, tolerance
-from .plot import save
-from .record import Header, write_record
+from .count import ALPHAS, LENGTHS, PassRecord, count_passes, tolerance
+from .report import pass_figure, pass_text
+from .rows import NAMES
 
 SHORT = 4096  # keys that take about as long as what rows of any length cost; only the time left is guessed from it
 
@@ -25,11 +26,8 @@ def run_passes(options: argparse.Namespace, typed: str) -> int:
     for name in options.workload:
         if name not in NAMES:
             raise UsageError(f"--workload must be one of {', '.join(NAMES)}, got {name!r}. Leave it out for all.")
-    for length in options.length:
-        if not 1 <= length < 2**31:
-            raise UsageError(f"--length must be 1 or more and below 2**31, got {length}. Leave it out for all.")
-    if not 1 <= options.rows < 2**31:
-        raise UsageError(f"--rows must be 1 or more and below 2**31, got {options.rows}. Leave it out for 32.")
+    check_counts("--length", options.length, "for all")
+    check_counts("--rows", [options.rows], "for 32")
     device = None if options.spec or not hardware.has_gpu() else hardware.gpu()
     header = Header.now(typed, machine.this_machine(device or "cpu"))
     source = "specification" if device is None else "kernels"

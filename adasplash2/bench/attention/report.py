@@ -2,40 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Sequence
 
+from adasplash2.bench.shared.origin import contest_lines, gap, missing, with_places
+from adasplash2.bench.shared.table import MISSING, Table, number, text_lines
 from adasplash2.verify.table import passes_text, short
 
 from .cases import Case
 from .contenders import TITLES
 from .readings import entry_of, present, ratio_of, spread_of, time_of
-from .record import CaseResult, Header, SpeedRecord, Timed
-from .table import MISSING, Table, number, text_lines
-
-
-class Turns(Protocol):
-    """What records of contenders that take turns share."""
-
-    @property
-    def header(self) -> Header:
-        """Where, when and how."""
-
-    @property
-    def rounds(self) -> int:
-        """Turns a case."""
-
-    @property
-    def asked(self) -> int:
-        """Cases that were to run."""
-
-    @property
-    def results(self) -> Sequence[Any]:
-        """Those that did."""
-
-    @property
-    def packages(self) -> dict[str, str]:
-        """Versions of contenders that are packages."""
+from .record import CaseResult, SpeedRecord
 
 
 def speed_tables(record: SpeedRecord) -> list[Table]:
@@ -69,56 +45,13 @@ def origin(record: SpeedRecord) -> list[str]:
     return [*contest_lines(record), *of_rates, *of_breaks, *gap(record)]
 
 
-def contest_lines(record: Turns) -> list[str]:
-    """Return card, versions, date and command, and how often the contenders took turns, in which versions."""
-    packages = ", ".join(f"{name} {version}" for name, version in record.packages.items())
-    turns = f"Contenders took {record.rounds} turns a case" + (f"; {packages}." if packages else ".")
-    return [*header_lines(record.header), turns]
-
-
-def gap(record: Turns) -> list[str]:
-    """Return a line if cases are missing."""
-    done = len(record.results)
-    return [f"INCOMPLETE: {done} of {record.asked} cases."] if done < record.asked else []
-
-
-def header_lines(header: Header) -> list[str]:
-    """Return card, versions, date and command."""
-    machine = header.machine
-    return [
-        f"{machine.device_name}, torch {machine.torch}, triton {machine.triton}, adasplash2 {machine.adasplash2}, "
-        f"{header.date[:10]}.",
-        f"Command: {header.command}",
-    ]
-
-
 def remarks(record: SpeedRecord) -> list[str]:
     """Return, once each, why a contender or a part of the measurement is missing, and in how many cases."""
     entries = [(result.case.label, entry) for result in record.results for entry in result.entries]
     failures = [
         (f"not measured: {failure}", result.case.label) for result in record.results for failure in result.failures
     ]
-    return missing(entries, TITLES) + _with_places(failures)
-
-
-def missing(entries: Iterable[tuple[str, Timed]], titles: Mapping[str, str]) -> list[str]:
-    """Return, once each, why a contender did not run, and in which of the cases, given as (label, entry)."""
-    return _with_places(
-        (f"{titles[entry.name]} {entry.status}: {entry.note}", label)
-        for label, entry in entries
-        if entry.status != "ok"
-    )
-
-
-def _with_places(said: Iterable[tuple[str, str]]) -> list[str]:
-    """Return what was said of labels, once each: (line, label)."""
-    found: dict[str, list[str]] = {}
-    for line, label in said:
-        found.setdefault(line, []).append(label)
-    return [
-        f"{line} ({labels[0] if len(labels) == 1 else f'{len(labels)} cases, first {labels[0]}'})"
-        for line, labels in found.items()
-    ]
+    return missing(entries, TITLES) + with_places(failures)
 
 
 def _time_cell(result: CaseResult, name: str, part: str) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import torch
 
-from .faults import is_gpu
+from adasplash2.bench.shared.faults import is_gpu
 
 
 @dataclasses.dataclass(frozen=True)

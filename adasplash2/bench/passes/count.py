@@ -9,11 +9,11 @@ import numpy as np
 import torch
 
 from adasplash2 import entmax_attention
+from adasplash2.bench.shared.record import SCHEMA, Header
 from adasplash2.problem import TOLERANCE
 from entmax_ref import stages
 
-from .pass_rows import NAMES, Rows, as_z, draw
-from .record import SCHEMA, Header
+from .rows import NAMES, Rows, as_z, draw
 
 LENGTHS = (1, 2, 7, 64, 1000, 1024, 4096, 16384, 131072, 1048576)
 ALPHAS = (1.5, 2.0)

@@ -10,19 +10,20 @@ from typing import TypeVar
 import torch
 
 from adasplash2 import AttentionAux, entmax_attention
+from adasplash2.bench.shared import stages
+from adasplash2.bench.shared.faults import first_line, is_gpu, recover
+from adasplash2.bench.shared.stages import random_like
+from adasplash2.bench.shared.timing import stage_times
 from adasplash2.verify.cases import DTYPES
 from adasplash2.workloads import Workload, workload
 
-from . import stages
 from .accuracy import Sample, sample_of
 from .cases import Case
 from .contest import Contest
-from .faults import first_line, is_gpu, recover
 from .flex import flex_check
 from .floor import Floor, floor_of, matrix_rate
 from .record import CaseResult, RowReport, StageTime
 from .sparsity import Support, support_of
-from .timing import stage_times
 
 Found = TypeVar("Found")
 
@@ -112,12 +113,6 @@ class Bench:
         if case.dtype not in self.rates:
             self.rates[case.dtype] = matrix_rate(DTYPES[case.dtype], self._device, self._rate_size)
         return floor_of(case, support.live_blocks, self.rates[case.dtype])
-
-
-def random_like(tensor: torch.Tensor, seed: int) -> torch.Tensor:
-    """Return N(0, 1) in the shape, dtype and place of a tensor, the same for a seed."""
-    generator = torch.Generator(device=tensor.device).manual_seed(seed)
-    return torch.randn(tensor.shape, generator=generator, device=tensor.device).to(tensor.dtype)
 
 
 def _rows(load: Workload, alpha: float, sample: Sample | None) -> tuple[torch.Tensor, AttentionAux, RowReport]:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from .legend import legend_below
-from .report import contest_lines, gap, missing
-from .table import Table, number, text_lines
-from .ways import WayRecord, WayResult
+from adasplash2.bench.shared.figure import legend_below
+from adasplash2.bench.shared.origin import contest_lines, gap, missing
+from adasplash2.bench.shared.table import Table, number, text_lines
+
+from .measure import WayRecord, WayResult
 
 TITLES = {
     "chosen": "as chosen",

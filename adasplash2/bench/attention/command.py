@@ -9,29 +9,31 @@ from pathlib import Path
 
 import torch
 
+from adasplash2.bench.shared import hardware
+from adasplash2.bench.shared.checks import check_counts, check_rounds, check_tuning_time, check_workloads
+from adasplash2.bench.shared.figure import save
+from adasplash2.bench.shared.keeping import keep_results, ours_missing, versions
+from adasplash2.bench.shared.record import Header, read_record
+from adasplash2.bench.shared.table import number
 from adasplash2.usage import Files, UsageError
 from adasplash2.verify import machine
-from adasplash2.workloads import workload
 
-from . import cases, hardware
-from .attention import Bench
+from . import cases
 from .cases import Case
 from .contenders import NAMES
 from .contest import Contest
-from .keeping import keep_results, ours_missing, versions
-from .plot import save, speed_figure
+from .measure import Bench
+from .plot import speed_figure
 from .readings import present, time_of
-from .record import CaseResult, Header, SpeedRecord, read_record
+from .record import CaseResult, SpeedRecord
 from .report import as_text
-from .table import number
 
 
 def run_attention(options: argparse.Namespace, typed: str) -> int:
     """Run the benchmark, and return the exit code."""
     chosen = _chosen_cases(options)
     rounds = options.rounds if options.rounds is not None else 1 if options.quick else 3
-    if rounds < 1:
-        raise UsageError(f"--rounds must be 1 or more, got {rounds}. Leave it out for 3.")
+    check_rounds(rounds, 3)
     if options.list:
         for case in chosen:
             print(f"{case.label}  ({case.shape})")
@@ -85,17 +87,12 @@ def _taken_up(
 
 def _chosen_cases(options: argparse.Namespace) -> list[Case]:
     """Return the cases that the options ask for."""
-    if not options.tuning_time >= 0.0:
-        raise UsageError(f"--tuning-time must be 0 or more, got {options.tuning_time}. Leave it out for 120.")
+    check_tuning_time(options.tuning_time, 120)
     for name in ("workload", "length", "head_dim", "mask", "alpha", "dtype"):
         setattr(options, name, list(dict.fromkeys(getattr(options, name))))
     axes = (options.workload, options.length, options.head_dim, options.mask, options.alpha)
-    for option, values, least in (("--length", options.length, 1), ("--head-dim", options.head_dim, 2)):
-        for value in values:
-            if not least <= value < 2**31:
-                raise UsageError(
-                    f"{option} must be {least} or more and below 2**31, got {value}. Leave it out for the default."
-                )
+    check_counts("--length", options.length, "for the default")
+    check_counts("--head-dim", options.head_dim, "for the default", least=2)
     check_workloads(options.workload)
     if any(axes):
         if options.quick:
@@ -110,17 +107,6 @@ def _chosen_cases(options: argparse.Namespace) -> list[Case]:
         )
     of_dtype = cases.quick_cases if options.quick else cases.default_cases
     return [case for dtype in options.dtype or ["bf16"] for case in of_dtype(dtype)]
-
-
-def check_workloads(names: Sequence[str]) -> None:
-    """Raise for a name that `adasplash2.workloads` does not make, or makes with rows that say nothing about speed."""
-    for name in names:
-        try:
-            load = workload(name, batch=1, heads=1, n_queries=6, head_dim=16, dtype=torch.float32)
-        except ValueError as error:
-            raise UsageError(f"--workload is {name!r}. {error}") from error
-        if not load.is_finite or load.key.shape != load.query.shape:
-            raise UsageError(f"--workload must be finite and as long as its keys, got {name!r}. Try topic16.")
 
 
 def _contender_names(options: argparse.Namespace) -> list[str]:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
+from adasplash2.bench.shared.figure import legend_below
+
 from .contenders import TITLES
-from .legend import legend_below
 from .readings import present, time_of
 from .record import CaseResult, SpeedRecord
 
@@ -56,8 +56,3 @@ def _base(results: Sequence[CaseResult]) -> str:
         return sum(time_of(result, name, "step") is not None for result in results)
 
     return max(("cudnn", "flash", "adasplash", "ours"), key=timed)
-
-
-def save(figure: Any, path: Path) -> None:
-    """Write a figure; the ending of the name decides the format."""
-    figure.savefig(path, dpi=150)

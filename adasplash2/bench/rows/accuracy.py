@@ -9,9 +9,9 @@ import torch
 from numpy.typing import NDArray
 
 import entmax_ref
+from adasplash2.bench.passes.rows import as_z, draw
 
-from .pass_rows import as_z, draw
-from .row_contenders import Map
+from .contenders import Map
 
 Floats = NDArray[np.float64]
 

@@ -8,9 +8,8 @@ from typing import Any
 import torch
 from torch.nn.attention.flex_attention import AuxRequest, BlockMask, flex_attention
 
+from adasplash2.bench.shared.timing import median_ms
 from adasplash2.workloads import Workload
-
-from .timing import median_ms
 
 TILE = 128  # of FlexAttention's own block mask
 

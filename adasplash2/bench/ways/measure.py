@@ -8,19 +8,17 @@ from collections.abc import Callable, Sequence
 
 import torch
 
+from adasplash2.bench.attention.cases import case_of
+from adasplash2.bench.attention.contenders import contenders_of
+from adasplash2.bench.attention.sparsity import Support, support_of
+from adasplash2.bench.shared.faults import first_line, recover
+from adasplash2.bench.shared.record import SCHEMA, Header, Timed
+from adasplash2.bench.shared.stages import random_like, whole_step
+from adasplash2.bench.shared.timing import in_turns, synchronize
 from adasplash2.problem import SOLVE_ROWS, Problem, ceil_div
 from adasplash2.state import BackwardState, ForwardState
 from adasplash2.verify.cases import DTYPES
 from adasplash2.workloads import Workload, captured, captured_names, workload
-
-from .attention import random_like
-from .cases import case_of
-from .contenders import contenders_of
-from .faults import first_line, recover
-from .record import SCHEMA, Header, Timed
-from .sparsity import Support, support_of
-from .stages import whole_step
-from .timing import in_turns, synchronize
 
 LENGTHS = (8192, 32768)
 # From rows of which every key is support to rows of a few; then those with structure.

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from .legend import legend_below
-from .report import contest_lines, gap, missing
-from .row_contenders import ENTMAX, TITLES
-from .rows import RowRecord, RowResult
-from .table import Table, number, text_lines
+from adasplash2.bench.shared.figure import legend_below
+from adasplash2.bench.shared.origin import contest_lines, gap, missing
+from adasplash2.bench.shared.table import Table, number, text_lines
+
+from .contenders import ENTMAX, TITLES
+from .measure import RowRecord, RowResult
 
 COLOURS = {
     "ours": "#0072b2",

@@ -11,8 +11,9 @@ import dataclasses
 
 import torch
 
+from adasplash2.bench.shared.timing import median_ms
+
 from .cases import Case
-from .timing import median_ms
 
 BLOCK = 64
 FORWARD_PRODUCTS = 2
@@ -63,7 +64,7 @@ def floor_of(case: Case, live_blocks: int, rate: float) -> Floor:
 
     Examples
     --------
-    >>> from adasplash2.bench.cases import case_of
+    >>> from adasplash2.bench.attention.cases import case_of
     >>> floor = floor_of(case_of("topic16", 32768), live_blocks=150_000, rate=8e14)
     >>> round(floor.dense_ms, 2), round(floor.forward_ms, 2), round(floor.step_ms, 2)
     (1.37, 1.57, 2.36)

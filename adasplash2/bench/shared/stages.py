@@ -99,3 +99,9 @@ def whole_step(
         return problem, state, after
 
     return run
+
+
+def random_like(tensor: torch.Tensor, seed: int) -> torch.Tensor:
+    """Return N(0, 1) in the shape, dtype and place of a tensor, the same for a seed."""
+    generator = torch.Generator(device=tensor.device).manual_seed(seed)
+    return torch.randn(tensor.shape, generator=generator, device=tensor.device).to(tensor.dtype)

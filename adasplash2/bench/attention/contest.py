@@ -8,15 +8,15 @@ from collections.abc import Callable, Sequence
 
 import torch
 
+from adasplash2.bench.shared.faults import first_line, recover
+from adasplash2.bench.shared.timing import in_turns, synchronize
 from adasplash2.workloads import Workload
 
 from .accuracy import Sample
 from .cases import Case
 from .contenders import ENTMAX, Contender, contenders_of
-from .faults import first_line, recover
 from .memory import measure_memory
 from .record import Entry
-from .timing import in_turns, synchronize
 
 
 class Contest:

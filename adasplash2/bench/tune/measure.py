@@ -8,14 +8,13 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 
+from adasplash2.bench.shared import stages
+from adasplash2.bench.shared.faults import first_line, recover
+from adasplash2.bench.shared.stages import random_like
+from adasplash2.bench.shared.table import Table, number
+from adasplash2.bench.shared.timing import stage_times
 from adasplash2.problem import Launch, Program
 from adasplash2.workloads import Workload
-
-from . import stages
-from .attention import random_like
-from .faults import first_line, recover
-from .table import Table, number
-from .timing import stage_times
 
 # What is tried where nothing is named: fields of the launch table and their values.
 CANDIDATES: dict[str, tuple[int, ...]] = {

@@ -6,29 +6,25 @@ import argparse
 import time
 from collections.abc import Iterator
 
-from adasplash2.usage import Files, UsageError
+from adasplash2.bench.shared import hardware
+from adasplash2.bench.shared.checks import check_counts, check_rounds, check_tuning_time, check_workloads
+from adasplash2.bench.shared.figure import save
+from adasplash2.bench.shared.keeping import keep_results, versions
+from adasplash2.bench.shared.record import Header
+from adasplash2.bench.shared.table import number
+from adasplash2.usage import Files
 from adasplash2.verify import machine
 from adasplash2.workloads import captured_names
 
-from . import hardware
-from .attention_command import check_workloads
-from .keeping import keep_results, versions
-from .plot import save
-from .record import Header
-from .table import number
-from .way_report import TITLES, way_figure, way_text
-from .ways import CONTENDERS, LENGTHS, WORKLOADS, WayRecord, WayResult, loads, measure_ways
+from .measure import CONTENDERS, LENGTHS, WORKLOADS, WayRecord, WayResult, loads, measure_ways
+from .report import TITLES, way_figure, way_text
 
 
 def run_ways(options: argparse.Namespace, typed: str) -> int:
     """Run the benchmark, and return the exit code: 1 if our kernels did not run in every case."""
-    for length in options.length:
-        if not 1 <= length < 2**31:
-            raise UsageError(f"--length must be 1 or more and below 2**31, got {length}. Leave it out for all.")
-    if options.rounds < 1:
-        raise UsageError(f"--rounds must be 1 or more, got {options.rounds}. Leave it out for 2.")
-    if not options.tuning_time >= 0.0:
-        raise UsageError(f"--tuning-time must be 0 or more, got {options.tuning_time}. Leave it out for 60.")
+    check_counts("--length", options.length, "for all")
+    check_rounds(options.rounds, 2)
+    check_tuning_time(options.tuning_time, 60)
     names = tuple(dict.fromkeys(options.workload)) or (*WORKLOADS, *captured_names())
     check_workloads([name for name in names if name not in captured_names()])
     device = hardware.gpu()

@@ -1,0 +1,1 @@
+"""How fast is attention, next to what else a user could call?"""

@@ -1,0 +1,1 @@
+"""How many refinement passes do rows take?"""

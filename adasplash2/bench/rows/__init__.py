@@ -1,0 +1,1 @@
+"""How fast and how exact are maps of rows?"""

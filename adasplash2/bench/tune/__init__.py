@@ -1,0 +1,1 @@
+"""Which row of the launch table is fastest?"""
