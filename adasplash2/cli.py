@@ -155,9 +155,9 @@ def _verify(options: argparse.Namespace) -> int:
     # Nothing of ours that imports Triton has been imported yet: Triton reads the variable when a kernel is defined.
     if device == "cpu":
         os.environ["TRITON_INTERPRET"] = "1"
+    from .runs.machine import this_machine
     from .verify import table
     from .verify.cases import case_names, choose_cases
-    from .verify.machine import this_machine
     from .verify.record import write_json
     from .verify.report import write_report
 
@@ -230,7 +230,7 @@ def _check_values(options: argparse.Namespace, names: tuple[str, ...]) -> None:
 
 def _run(cases: list[Case], device: str, impl: str, jobs: int | None) -> tuple[list[Result], bool]:
     """Return the results in the order of the cases, and whether that is all of them."""
-    from .verify.progress import Progress
+    from .runs.progress import Progress
     from .verify.runner import default_jobs, order, run_cases, scores_of
 
     found: dict[int, Result] = {}

@@ -7,7 +7,7 @@ from adasplash2.bench.attention.memory import Memory
 from adasplash2.bench.attention.record import CaseResult, Entry, RowReport, SpeedRecord, StageTime
 from adasplash2.bench.attention.sparsity import Support
 from adasplash2.bench.shared.record import Header
-from adasplash2.verify.machine import Machine
+from adasplash2.runs.machine import Machine
 
 MACHINE = Machine("0.1.0", "3.12.3", "2.4.6", "2.11.0", "3.6.0", "cuda:0", "a card", "compiled")
 

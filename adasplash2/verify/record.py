@@ -5,11 +5,11 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import json
-import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .machine import Machine
+from adasplash2.runs.machine import Machine
+from adasplash2.runs.plain import to_plain
 
 if TYPE_CHECKING:
     from .measure import Result
@@ -46,16 +46,3 @@ def _result(result: Result) -> dict[str, Any]:
     for check, found in zip(fields["stages"], result.stages, strict=True):
         check["passed"] = found.passed
     return fields
-
-
-def to_plain(value: Any) -> Any:
-    """Return dictionaries, lists, strings and numbers; NaN and infinities become strings."""
-    if dataclasses.is_dataclass(value):
-        return {field.name: to_plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
-    if isinstance(value, dict):
-        return {str(name): to_plain(part) for name, part in value.items()}
-    if isinstance(value, list | tuple):
-        return [to_plain(part) for part in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value)
-    return value

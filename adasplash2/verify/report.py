@@ -6,11 +6,11 @@ import datetime
 from collections.abc import Sequence
 from pathlib import Path
 
+from adasplash2.runs.machine import Machine
 from entmax_ref.webpage import document, row, safe
 
 from .charts import errors_chart, mask_chart, rows_chart
 from .judge import RowsComparison
-from .machine import Machine
 from .measure import Result
 from .table import LEGEND, passes_text, short, stage_summary, verdict
 

@@ -10,8 +10,9 @@ from collections.abc import Callable
 
 import torch
 
+from adasplash2.runs.machine import usable_cores
+
 from .cases import Case
-from .machine import usable_cores
 from .measure import Result, measure
 
 _MOST_JOBS = 8

@@ -10,9 +10,10 @@ from collections.abc import Iterable, Sequence
 
 import torch
 
+from adasplash2.runs.machine import Machine
+
 from .cases import DTYPES
 from .judge import RowsComparison
-from .machine import Machine
 from .measure import Result
 
 _ERRORS = {"out": "out", "d_query": "d_q", "d_key": "d_k", "d_value": "d_v"}

@@ -8,8 +8,9 @@ import os
 import platform
 from importlib.metadata import version
 
+from adasplash2.runs.progress import Progress
+
 from ..usage import INTERRUPTED, Files, UsageError, check_file
-from .progress import Progress
 
 _DTYPES = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
 # Options of the cases of verify, which targets do not have.

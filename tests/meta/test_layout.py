@@ -50,6 +50,7 @@ RANKS = {
     "families": 5,
     "workloads": 5,
     "data": 5,
+    "runs": 5,
     "verify": 5,
     "bench": 5,
     "conformance": 5,

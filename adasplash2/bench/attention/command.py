@@ -15,8 +15,8 @@ from adasplash2.bench.shared.figure import save
 from adasplash2.bench.shared.keeping import keep_results, ours_missing, versions
 from adasplash2.bench.shared.record import Header, read_record
 from adasplash2.bench.shared.table import number
+from adasplash2.runs import machine
 from adasplash2.usage import Files, UsageError
-from adasplash2.verify import machine
 
 from . import cases
 from .cases import Case

@@ -10,9 +10,9 @@ from adasplash2.bench.shared import hardware
 from adasplash2.bench.shared.checks import check_counts
 from adasplash2.bench.shared.figure import save
 from adasplash2.bench.shared.record import Header, write_record
+from adasplash2.runs import machine
+from adasplash2.runs.progress import Progress
 from adasplash2.usage import INTERRUPTED, Files, UsageError
-from adasplash2.verify import machine
-from adasplash2.verify.progress import Progress
 
 from .count import ALPHAS, LENGTHS, PassRecord, count_passes, tolerance
 from .report import pass_figure, pass_text

@@ -11,8 +11,8 @@ from adasplash2.bench.shared.figure import save
 from adasplash2.bench.shared.keeping import keep_results, ours_missing, versions
 from adasplash2.bench.shared.record import Header
 from adasplash2.bench.shared.table import number
+from adasplash2.runs import machine
 from adasplash2.usage import Files
-from adasplash2.verify import machine
 
 from .contenders import NAMES
 from .measure import ALPHAS, LENGTHS, RowCase, RowRecord, RowResult, measure_rows

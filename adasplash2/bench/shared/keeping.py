@@ -11,8 +11,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
+from adasplash2.runs.progress import Progress
 from adasplash2.usage import INTERRUPTED, Files
-from adasplash2.verify.progress import Progress
 
 from .faults import DeviceLostError
 from .record import Timed, write_record

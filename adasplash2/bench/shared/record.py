@@ -6,13 +6,11 @@ import dataclasses
 import datetime
 import json
 import statistics
-import types
-import typing
 from pathlib import Path
 from typing import Any, TypeVar
 
-from adasplash2.verify.machine import Machine
-from adasplash2.verify.record import to_plain
+from adasplash2.runs.machine import Machine
+from adasplash2.runs.plain import from_plain, to_plain
 
 SCHEMA = 1
 
@@ -91,22 +89,3 @@ def read_record(path: Path, kind: type[Kept]) -> Kept:
             raise ValueError(f"{path.name}: {name} must be {expected[name]!r}, got {plain.get(name)!r}. Make it again.")
     found: Kept = from_plain(kind, plain)
     return found
-
-
-def from_plain(kind: Any, plain: Any) -> Any:
-    """Return the value of that type that `to_plain` made this of."""
-    origin, parts = typing.get_origin(kind), typing.get_args(kind)
-    if origin in (typing.Union, types.UnionType):
-        (inner,) = (part for part in parts if part is not type(None))
-        return None if plain is None else from_plain(inner, plain)
-    if origin is dict:
-        return {from_plain(parts[0], name): from_plain(parts[1], part) for name, part in plain.items()}
-    if origin is tuple:
-        return tuple(from_plain(parts[0], part) for part in plain)
-    if dataclasses.is_dataclass(kind):
-        hints = typing.get_type_hints(kind)
-        # A field that this version does not know would be lost without a word.
-        return kind(**{name: from_plain(hints[name], part) for name, part in plain.items()})  # type: ignore[operator]
-    if kind in (float, int):
-        return kind(plain)
-    return plain

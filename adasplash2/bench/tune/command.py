@@ -10,10 +10,10 @@ from adasplash2.bench.attention.cases import case_of
 from adasplash2.bench.shared import hardware, stages
 from adasplash2.bench.shared.faults import DeviceLostError
 from adasplash2.bench.shared.table import text_lines
+from adasplash2.runs import machine
+from adasplash2.runs.progress import Progress
 from adasplash2.usage import INTERRUPTED, UsageError
-from adasplash2.verify import machine
 from adasplash2.verify.cases import DTYPES
-from adasplash2.verify.progress import Progress
 from adasplash2.workloads import workload
 
 from . import measure as tune

@@ -12,8 +12,8 @@ from adasplash2.bench.shared.figure import save
 from adasplash2.bench.shared.keeping import keep_results, versions
 from adasplash2.bench.shared.record import Header
 from adasplash2.bench.shared.table import number
+from adasplash2.runs import machine
 from adasplash2.usage import Files
-from adasplash2.verify import machine
 from adasplash2.workloads import captured_names
 
 from .measure import CONTENDERS, LENGTHS, WORKLOADS, WayRecord, WayResult, loads, measure_ways

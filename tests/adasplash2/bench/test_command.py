@@ -88,7 +88,7 @@ def measured(monkeypatch):
 
     monkeypatch.setattr(hardware, "gpu", lambda: "cpu")
     monkeypatch.setattr("adasplash2.bench.attention.measure.Bench.measure", measure)
-    monkeypatch.setattr("adasplash2.verify.machine.this_machine", lambda device: MACHINE)
+    monkeypatch.setattr("adasplash2.runs.machine.this_machine", lambda device: MACHINE)
     return found
 
 

@@ -12,8 +12,8 @@ from adasplash2.bench.attention import contenders, plot, report
 from adasplash2.bench.attention.record import SpeedRecord
 from adasplash2.bench.shared import table
 from adasplash2.bench.shared.figure import save
-from adasplash2.bench.shared.record import from_plain, read_record, write_record
-from adasplash2.verify.record import to_plain
+from adasplash2.bench.shared.record import read_record, write_record
+from adasplash2.runs.plain import from_plain, to_plain
 
 
 def test_the_command_line_knows_the_contenders():

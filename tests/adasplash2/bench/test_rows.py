@@ -136,7 +136,7 @@ def test_the_record_is_written_after_every_case(monkeypatch, tmp_path, capsys, s
 
     monkeypatch.setattr(hardware, "gpu", lambda: "cpu")
     monkeypatch.setattr("adasplash2.bench.rows.command.measure_rows", measure)
-    monkeypatch.setattr("adasplash2.verify.machine.this_machine", lambda device: MACHINE)
+    monkeypatch.setattr("adasplash2.runs.machine.this_machine", lambda device: MACHINE)
     path, plot = tmp_path / "rows.json", tmp_path / "rows.svg"
     options = ("--length", "8", "--length", "16", "--dtype", "fp32", "--alpha", "1.5")
     assert run(*options, "--json", str(path), "--plot", str(plot)) == code

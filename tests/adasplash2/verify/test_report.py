@@ -11,10 +11,10 @@ import pytest
 import torch
 from verified import DEVICE, SMALL
 
+from adasplash2.runs.machine import Machine
 from adasplash2.verify import record, report, runner, table
 from adasplash2.verify.cases import DTYPES, case_names, choose_cases
 from adasplash2.verify.judge import Comparison
-from adasplash2.verify.machine import Machine
 from adasplash2.verify.measure import Result, measure
 
 MACHINE = Machine("0.1.0", "3.11", "2.0", "2.11", "3.6", "cpu", "a CPU, 2 cores", "interpreter")

@@ -12,11 +12,11 @@ from staged import DEVICE
 
 import adasplash2
 import entmax_ref
+from adasplash2.runs.machine import Machine
 from adasplash2.verify import record
 from adasplash2.verify.answer import answer_of
 from adasplash2.verify.cases import DTYPES, Case
 from adasplash2.verify.judge import compare_rows, judge, naive_share, relative_error, row_bounds, row_norms
-from adasplash2.verify.machine import Machine
 from adasplash2.verify.measure import measure
 from adasplash2.verify.naive import naive_attention, row_gaps
 from adasplash2.verify.rounding import NAMES, Expected

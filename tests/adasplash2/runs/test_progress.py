@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from adasplash2.verify.progress import Progress, about, duration
+from adasplash2.runs.progress import Progress, about, duration
 
 ROOT = Path(__file__).resolve().parents[3]
 PASSES = ["bench", "passes", "--spec", "--workload", "equal", "--workload", "ties", "--rows", "2"]
