@@ -25,6 +25,7 @@ extensions = [
     "commands",
     "conformance",
     "evidence",
+    "options",
     "speed",
 ]
 exclude_patterns = ["_build"]

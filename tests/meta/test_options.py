@@ -1,0 +1,80 @@
+"""Does the table of options name every argument, and only tests that exist and look at what they are named for?"""
+
+from __future__ import annotations
+
+import ast
+import functools
+import inspect
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from adasplash2 import entmax_attention
+
+ROOT = Path(__file__).resolve().parents[2]
+OPTIONS = tomllib.loads((ROOT / "docs" / "options.toml").read_text(encoding="utf-8"))["option"]
+PATHS = ("oracle", "reference", "interpreter", "gpu")
+
+
+@functools.cache
+def functions_of(file: str) -> dict[str, str]:
+    """Return the source of the test functions in a file, decorators included, and of the file's other code by ''."""
+    text = (ROOT / "tests" / file).read_text(encoding="utf-8")
+    tree = ast.parse(text)
+    lines = text.splitlines()
+    found = {"": text}
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef) and node.name.startswith("test_"):
+            first = min([node.lineno, *(decorator.lineno for decorator in node.decorator_list)])
+            found[node.name] = "\n".join(lines[first - 1 : node.end_lineno])
+    return found
+
+
+def named_tests(option):
+    """Yield (path, file, test) for each test that an option names."""
+    for path in (*PATHS, "refused"):
+        text = option.get(path, "no: ")
+        if not text.startswith("no: "):
+            yield path, *text.split("::")
+
+
+@pytest.mark.parametrize("option", OPTIONS, ids=[option["title"] for option in OPTIONS])
+def test_every_cell_is_a_test_or_a_reason(option):
+    assert set(option) - {"refused"} == {"title", "arguments", *PATHS}
+    for _, file, test in named_tests(option):
+        assert test in functions_of(file), f"{file} has no {test}"
+    for path in PATHS:
+        assert not option[path].startswith("no: ") or len(option[path]) > len("no: ")
+
+
+@pytest.mark.parametrize("option", OPTIONS, ids=[option["title"] for option in OPTIONS])
+def test_what_the_kernels_do_not_take_is_an_error_that_a_test_asks_for(option):
+    is_refused = option["gpu"].startswith("no: ")
+    assert option["interpreter"].startswith("no: ") == is_refused, "the same kernels run on both"
+    assert ("refused" in option) == is_refused
+    if is_refused:
+        file, test = option["refused"].split("::")
+        assert "raises" in functions_of(file)[test] or "refused(" in functions_of(file)[test]
+
+
+@pytest.mark.parametrize("option", OPTIONS, ids=[option["title"] for option in OPTIONS])
+def test_a_test_of_a_gpu_runs_there(option):
+    for path, file, test in named_tests(option):
+        text = functions_of(file)[""]
+        if path == "gpu":
+            assert "pytestmark = pytest.mark.gpu" in text or "DEVICE" in text, f"{file} never leaves the CPU"
+        if path in ("interpreter", "reference", "oracle"):
+            assert "pytestmark = pytest.mark.gpu" not in text and "mark.gpu" not in functions_of(file)[test]
+        if path == "oracle":
+            assert file.startswith("entmax_ref/")
+
+
+def test_every_argument_has_a_row():
+    named = {argument for option in OPTIONS for argument in option["arguments"]}
+    assert named == set(inspect.signature(entmax_attention).parameters) - {"query", "key", "value"}
+
+
+def test_titles_differ():
+    titles = [option["title"] for option in OPTIONS]
+    assert len(titles) == len(set(titles))
