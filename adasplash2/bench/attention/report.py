@@ -100,19 +100,33 @@ def _ratios(results: Sequence[CaseResult], names: list[str]) -> Table:
     )
 
 
+# Kernels that one column of the table of stages stands for; any other has a column of its own.
+STAGES = {
+    "solve": ("solve", "solve_wide"),
+    "lists": ("block_list", "block_mask_transpose"),
+    "columns": (
+        *("column_counts", "column_paths", "column_worth", "column_starts", "columns", "column_order"),
+        "column_segments",
+    ),
+    "backward_dkdv_keys": ("backward_dkdv_keys", "backward_dkdv_mixed"),
+    "backward_dkdv": ("backward_dkdv", "backward_dkdv_sum"),
+}
+
+
 def _stages(results: Sequence[CaseResult]) -> Table:
-    names = list(dict.fromkeys(stage.stage for result in results for stage in result.stages))
+    column_of = {kernel: column for column, kernels in STAGES.items() for kernel in kernels}
+    names = list(dict.fromkeys(column_of.get(one.stage, one.stage) for result in results for one in result.stages))
     rows = []
     for result in results:
         if not result.stages:
             continue
         cells = []
         for name in names:
-            of_name = [stage for stage in result.stages if stage.stage == name]
-            ms = sum(stage.ms for stage in of_name)
-            floor = of_name[0].floor_ms if of_name else None
+            found = [stage for stage in result.stages if column_of.get(stage.stage, stage.stage) == name]
+            ms = sum(stage.ms for stage in found)
+            floor = next((stage.floor_ms for stage in found if stage.floor_ms), None)
             times = f" ({number(ms / floor, 2)}x)" if floor else ""
-            cells.append(number(ms) + times if of_name else MISSING)
+            cells.append(number(ms) + times if found else MISSING)
         rows.append((result.case.label, *cells))
     title = "Our stages, milliseconds (times its floor, where the count of operations gives one)"
     return Table("stages", title, ("case", *names), tuple(rows))

@@ -9,7 +9,7 @@ from speed_records import record, whole, with_gaps, without_ours
 
 from adasplash2.bench import options
 from adasplash2.bench.attention import contenders, plot, report
-from adasplash2.bench.attention.record import SpeedRecord
+from adasplash2.bench.attention.record import SpeedRecord, StageTime
 from adasplash2.bench.shared import table
 from adasplash2.bench.shared.figure import save
 from adasplash2.bench.shared.record import read_record, write_record
@@ -63,6 +63,16 @@ def test_every_table_shows_what_was_measured():
     assert ratios[1:] == ("1.67", "0.342", "0.500", "0.167", "2.40", "0.229", "0.333", "0.353")
     (stages,) = found["stages"].rows
     assert stages[1:] == ("1.50 (1.2x)", "0.500", "0.500 (1.3x)")
+    several = (
+        ("solve", 0.5, None),
+        ("solve_wide", 0.25, None),
+        ("backward_dkdv", 2.0, 1.0),
+        ("backward_dkdv_sum", 0.1, None),
+    )
+    one = dataclasses.replace(whole(), stages=tuple(StageTime(*stage) for stage in several))
+    (table,) = (table for table in report.speed_tables(record(one)) if table.name == "stages")
+    assert table.headings == ("case", "solve", "backward_dkdv")
+    assert table.rows[0][1:] == ("0.750", "2.10 (2.1x)")
     (rows,) = found["rows"].rows
     assert rows[1:] == ("2/97/1", "2", "7.0e-6", "3.0e-7", "4.0e-7", "7.1", "9.0", "3.0e-6", "4.0e-3", "20.0")
     (errors,) = found["errors"].rows
