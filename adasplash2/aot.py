@@ -24,7 +24,9 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 from . import launch
-from .problem import LAUNCH, POWERS, Problem, alphas_of, choose_launch
+from .launch_table import LAUNCH, choose_launch
+from .orders import POWERS, alphas_of
+from .problem import Problem
 from .stages import backward_calls, forward_calls
 from .starts import Call
 from .state import empty_backward, empty_forward

@@ -8,9 +8,11 @@ import torch
 
 from . import mask_ranges, nested, reference
 from .choice import chosen_for
+from .launch_table import MAX_HEAD_DIM
 from .operands import unfold, widen
+from .orders import alphas_of, check_order
 from .prepared import Prepared, prepare
-from .problem import MAX_HEAD_DIM, Problem, alphas_of, check_order
+from .problem import Problem
 from .visible import Visibility, intersection, visible_blocks
 
 

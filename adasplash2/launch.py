@@ -10,7 +10,8 @@ from triton.runtime.interpreter import InterpretedFunction
 
 from . import starts
 from .kernels.dense import dense_kernel
-from .problem import Problem, block_d
+from .launch_table import block_d
+from .problem import Problem
 from .stages import backward_calls, forward_calls
 from .starts import Call
 from .state import BackwardState, ForwardState, Support, empty_backward, empty_forward, tensors_of

@@ -46,7 +46,7 @@ def _attention(
     """Return out, row_max, tau as base and rest, block_mask, mass, residual, passes, and the parts of the support.
 
     ``ranges`` is int32 (batch, n_queries, 2), the keys that each query sees (kernels/visible.py), or None.  ``alphas``
-    is float32 (batch, heads), contiguous, and then alpha is 0; or None, and then alpha is one of `problem.POWERS`.
+    is float32 (batch, heads), contiguous, and then alpha is 0; or None, and then alpha is one of `orders.POWERS`.
 
     block_mask and the pool of the support come as bytes.
 

@@ -11,7 +11,7 @@ import torch
 
 from .arguments import beside
 from .choice import Implementation, chosen_for
-from .problem import check_order
+from .orders import check_order
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 # Tuples, because torch.compile does not trace unions of types.

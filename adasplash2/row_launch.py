@@ -13,7 +13,9 @@ from .kernels.rows_blocks import rows_blocks_kernel
 from .kernels.rows_packed import rows_packed_kernel
 from .kernels.rows_whole import rows_whole_kernel
 from .launch import BACKEND, INTERPRETED
-from .problem import MAX_PASSES, POWERS, PROGRAM_REGISTERS, TOLERANCE, Program, ceil_div
+from .launch_table import PROGRAM_REGISTERS, Program
+from .orders import MAX_PASSES, POWERS, TOLERANCE
+from .problem import ceil_div
 from .starts import Call
 
 

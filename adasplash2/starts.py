@@ -19,7 +19,7 @@ import torch
 from triton.runtime import driver
 from triton.runtime.interpreter import InterpretedFunction
 
-from .problem import Program
+from .launch_table import Program
 
 # Plans kept: a program that meets more kinds of calls, one for each length say, forgets all and begins again.
 MOST_PLANS = 1024

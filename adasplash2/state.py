@@ -6,17 +6,8 @@ import dataclasses
 
 import torch
 
-from .problem import (
-    COLUMN_PARTS,
-    LIST_NUMBERS,
-    SEGMENT_NUMBERS,
-    SOLVE_ROWS,
-    UNLISTED,
-    Problem,
-    block_d,
-    ceil_div,
-    index_type,
-)
+from .launch_table import block_d
+from .problem import COLUMN_PARTS, LIST_NUMBERS, SEGMENT_NUMBERS, SOLVE_ROWS, UNLISTED, Problem, ceil_div, index_type
 
 
 @dataclasses.dataclass(frozen=True)

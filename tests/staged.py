@@ -12,7 +12,9 @@ import torch
 from hypothesis import strategies as st
 
 from adasplash2 import launch
-from adasplash2.problem import MAX_HEAD_DIM, SOLVE_ROWS, Launch, Problem, Program, alphas_of, entries_of
+from adasplash2.launch_table import MAX_HEAD_DIM, Launch, Program
+from adasplash2.orders import alphas_of
+from adasplash2.problem import SOLVE_ROWS, Problem, entries_of
 from adasplash2.stages import backward_calls, forward_calls
 from adasplash2.state import ForwardState, empty_backward, empty_forward, unpack_mask
 

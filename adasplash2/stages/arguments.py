@@ -7,7 +7,8 @@ from typing import Any
 
 import torch
 
-from adasplash2.problem import Launch, Problem, Program, block_d
+from adasplash2.launch_table import Launch, Program, block_d
+from adasplash2.problem import Problem
 from adasplash2.state import BackwardState, Lists
 
 # Stages that only turn bits over, those that handle indices, and the one that sorts lists of them.

@@ -8,7 +8,8 @@ from adasplash2.kernels.dense import dense_kernel
 from adasplash2.kernels.histogram import histogram_kernel
 from adasplash2.kernels.output import output_kernel
 from adasplash2.kernels.refine import refine_kernel
-from adasplash2.problem import MAX_PASSES, Problem
+from adasplash2.orders import MAX_PASSES
+from adasplash2.problem import Problem
 from adasplash2.starts import Call
 from adasplash2.state import ForwardState
 

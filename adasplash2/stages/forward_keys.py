@@ -10,15 +10,7 @@ from adasplash2.kernels.collect import collect_kernel
 from adasplash2.kernels.score_keys import score_keys_kernel
 from adasplash2.kernels.solve import solve_kernel
 from adasplash2.kernels.solve_wide import solve_wide_kernel
-from adasplash2.problem import (
-    KEYS_AT_ONCE,
-    ROW_KEYS,
-    SOLVE_ROWS,
-    WIDE_PROGRAMS,
-    WIDE_ROW_KEYS,
-    Problem,
-    ceil_div,
-)
+from adasplash2.problem import KEYS_AT_ONCE, ROW_KEYS, SOLVE_ROWS, WIDE_PROGRAMS, WIDE_ROW_KEYS, Problem, ceil_div
 from adasplash2.starts import Call
 from adasplash2.state import ForwardState
 

@@ -10,7 +10,8 @@ import torch
 from numpy.typing import NDArray
 
 from adasplash2 import AttentionAux, entmax_attention
-from adasplash2.problem import MAX_PASSES, choose_launch, tolerance_of
+from adasplash2.launch_table import choose_launch
+from adasplash2.orders import MAX_PASSES, tolerance_of
 from adasplash2.reference import BLOCK
 from adasplash2.workloads import Workload
 

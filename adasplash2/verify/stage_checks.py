@@ -9,7 +9,8 @@ import numpy as np
 import torch
 
 from adasplash2 import launch, starts
-from adasplash2.problem import MAX_PASSES, Problem, alphas_of, ceil_div, tolerance_of
+from adasplash2.orders import MAX_PASSES, alphas_of, tolerance_of
+from adasplash2.problem import Problem, ceil_div
 from adasplash2.stages import backward_calls, forward_calls
 from adasplash2.state import Lists, empty_backward, empty_forward, unpack_mask
 from adasplash2.workloads import Workload

@@ -11,7 +11,9 @@ from staged import DEVICE
 
 import entmax_ref
 from adasplash2 import entmax_attention, launch
-from adasplash2.problem import LAUNCH, SOLVE_ROWS, TOLERANCE, Launch
+from adasplash2.launch_table import LAUNCH, Launch
+from adasplash2.orders import TOLERANCE
+from adasplash2.problem import SOLVE_ROWS
 from adasplash2.verify.naive import naive_attention
 from adasplash2.workloads import workload
 

@@ -8,7 +8,8 @@ from staged import tile_any
 
 import entmax_ref
 from adasplash2 import entmax_attention, starts
-from adasplash2.problem import ROW_SUPPORT, TOLERANCE
+from adasplash2.orders import TOLERANCE
+from adasplash2.problem import ROW_SUPPORT
 from adasplash2.visible import Visibility, ranges_of
 from adasplash2.workloads import workload
 

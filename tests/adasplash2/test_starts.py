@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from adasplash2 import starts
-from adasplash2.problem import Program
+from adasplash2.launch_table import Program
 from adasplash2.stages.arguments import operand
 from adasplash2.starts import Call
 

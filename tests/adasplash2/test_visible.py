@@ -11,7 +11,7 @@ from staged import DEVICE, PATHS, TILE, U, score_matrices, staged
 
 import entmax_ref
 from adasplash2 import entmax_attention, entmax_attention_varlen, ops
-from adasplash2.problem import TOLERANCE
+from adasplash2.orders import TOLERANCE
 from adasplash2.verify.answer import answer_of
 from adasplash2.verify.naive import naive_attention
 from adasplash2.verify.stage_checks import check_stages

@@ -227,7 +227,7 @@ def test_the_kernels_are_within_their_bounds(alpha, dtype):
     launch = pytest.importorskip("adasplash2.launch")
     if not launch.INTERPRETED:
         pytest.skip("the kernels are compiled in this process; the tests marked gpu judge them")
-    from adasplash2.problem import alphas_of
+    from adasplash2.orders import alphas_of
 
     problem = draw(9, dtype, n_queries=70, n_keys=150, head_dim=16)
     tensors = [torch.from_numpy(part)[None, None].to(getattr(torch, dtype)) for part in problem[:4]]
@@ -262,5 +262,5 @@ def test_a_bad_argument_of_exact_rows_is_named(arguments, message):
 
 
 def test_powers_that_are_multiplied_out_are_those_that_kernels_are_compiled_for():
-    problem = pytest.importorskip("adasplash2.problem", reason="needs torch")
-    assert problem.POWERS == POWERS
+    orders = pytest.importorskip("adasplash2.orders", reason="needs torch")
+    assert orders.POWERS == POWERS

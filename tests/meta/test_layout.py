@@ -24,6 +24,8 @@ RANKS = {
     "nested": 0,
     "transforms": 0,
     "problem": 0,
+    "launch_table": 0,
+    "orders": 0,
     "starts": 0,
     "state": 0,
     "kernels": 0,

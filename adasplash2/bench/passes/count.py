@@ -10,7 +10,7 @@ import torch
 
 from adasplash2 import entmax_attention
 from adasplash2.bench.shared.record import SCHEMA, Header
-from adasplash2.problem import TOLERANCE
+from adasplash2.orders import TOLERANCE
 from entmax_ref import stages
 
 from .rows import NAMES, Rows, as_z, draw

@@ -8,7 +8,9 @@ from collections.abc import Callable
 import torch
 
 from adasplash2 import launch, starts
-from adasplash2.problem import Launch, Problem, alphas_of, arch_of, block_d, choose_launch
+from adasplash2.launch_table import Launch, arch_of, block_d, choose_launch
+from adasplash2.orders import alphas_of
+from adasplash2.problem import Problem
 from adasplash2.stages import backward_calls, forward_calls
 from adasplash2.starts import Call
 from adasplash2.state import BackwardState, ForwardState, Support, empty_backward, empty_forward, tensors_of

@@ -69,7 +69,7 @@ def run_tune(options: argparse.Namespace) -> int:
     what = f"{' + '.join(names)} {shapes[0].shape} {shapes[0].mask} {options.dtype} alpha {options.alpha:g}"
     line = tune.proposal(found, stages.launch_key(dtype, options.head_dim), where, what)
     print(*text_lines(tune.trial_table(found)), "", "Best of each stage:", *tune.stage_bests(found), sep="\n")
-    print(f"\nProposed row of LAUNCH in adasplash2/problem.py:\n    {line}" if line else "\nNo candidate ran.")
+    print(f"\nProposed row of LAUNCH in adasplash2/launch_table.py:\n    {line}" if line else "\nNo candidate ran.")
     return code or int(not line)
 
 

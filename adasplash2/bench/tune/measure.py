@@ -13,7 +13,7 @@ from adasplash2.bench.shared.faults import first_line, recover
 from adasplash2.bench.shared.stages import random_like
 from adasplash2.bench.shared.table import Table, number
 from adasplash2.bench.shared.timing import stage_times
-from adasplash2.problem import Launch, Program
+from adasplash2.launch_table import Launch, Program
 from adasplash2.workloads import Workload
 
 # What is tried where nothing is named: fields of the launch table and their values.
@@ -142,7 +142,7 @@ def stage_bests(found: Sequence[Trial]) -> list[str]:
 
 
 def proposal(found: Sequence[Trial], key: tuple[str, int, int], where: str, what: str) -> str:
-    """Return the line for `adasplash2.problem.LAUNCH`, with the measurement as its reason; empty if all failed.
+    """Return the line for `adasplash2.launch_table.LAUNCH`, with the measurement as its reason; empty if all failed.
 
     Parameters
     ----------

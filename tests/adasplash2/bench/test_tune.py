@@ -5,16 +5,16 @@ import dataclasses
 import pytest
 import torch
 
-from adasplash2 import cli, problem
+from adasplash2 import cli, launch_table
 from adasplash2.bench.shared import hardware, stages
 from adasplash2.bench.tune import measure as tune
 from adasplash2.bench.tune.command import parse_vary
 from adasplash2.bench.tune.measure import Trial
-from adasplash2.problem import Launch, Program
+from adasplash2.launch_table import Launch, Program
 from adasplash2.usage import UsageError
 from adasplash2.workloads import workload
 
-CURRENT = next(iter(problem.LAUNCH.values()))
+CURRENT = next(iter(launch_table.LAUNCH.values()))
 NAME = "solve.warps"  # of a number that can be varied
 
 

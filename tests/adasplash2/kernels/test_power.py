@@ -24,7 +24,7 @@ from adasplash2.kernels.power import (
     norm_step,
     unit_scale,
 )
-from adasplash2.problem import POWERS
+from adasplash2.orders import POWERS
 from entmax_ref import stages
 from entmax_ref.stages.histogram import histogram_root
 

@@ -9,7 +9,7 @@ from profiles import examples
 from staged import ALPHAS, PATHS, TILE, U, score_matrices, staged, tile_any
 
 import entmax_ref
-from adasplash2.problem import MAX_PASSES
+from adasplash2.orders import MAX_PASSES
 from entmax_ref import stages
 
 # A sum over a tile of TILE keys, three roundings a term, the compensated sum over tiles.

@@ -15,7 +15,7 @@ import entmax_ref
 from adasplash2 import row_launch
 from adasplash2.kernels.logarithm import log_of
 from adasplash2.kernels.packed import packed, unpacked
-from adasplash2.problem import MAX_PASSES
+from adasplash2.orders import MAX_PASSES
 from adasplash2.reference.movement import jacobian_product, of_alpha
 
 ALPHAS = (1.0 + 2.0**-20, 1.03125, 1.25, 1.5, 1.75, 2.0)

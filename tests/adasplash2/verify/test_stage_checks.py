@@ -9,7 +9,7 @@ import pytest
 import torch
 from verified import SMALL, gather
 
-from adasplash2 import problem
+from adasplash2 import launch_table
 from adasplash2.verify import stage_checks
 from adasplash2.verify.truth import each_head, in_blocks, visible_blocks
 
@@ -124,9 +124,9 @@ def test_a_bit_that_differs_in_the_second_run_fails(evidence, stage_run):
 
 def test_blocks_that_no_query_sees_are_no_difference(monkeypatch):
     """As on a GPU, where a tile of the dense pass holds several blocks; here they lie beyond the diagonal."""
-    row = problem.INTERPRETER
+    row = launch_table.INTERPRETER
     monkeypatch.setattr(
-        problem, "INTERPRETER", dataclasses.replace(row, dense_m=2 * row.block_m, dense_n=2 * row.block_n)
+        launch_table, "INTERPRETER", dataclasses.replace(row, dense_m=2 * row.block_m, dense_n=2 * row.block_n)
     )
     evidence = gather(dataclasses.replace(SMALL, name="equal", n_queries=4 * row.block_m, n_keys=4 * row.block_n))
     run = stage_checks.run_stages(evidence.load, evidence.truth.d_out, SMALL.alpha)
