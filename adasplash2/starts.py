@@ -58,7 +58,7 @@ class Call:
         """Compile the kernel for the current device and load it, without starting it."""
         compiled = self.kernel.warmup(grid=(self.programs,), **self.arguments, **self.constants, **self.options)
         if compiled is not None:  # which a hook of Triton's may have kept from compiling
-            compiled[self.programs, 1, 1]  # where Triton also builds the C module that hands over the arguments
+            compiled[self.programs, 1, 1]  # where Triton 3.6 also builds the C module that hands over arguments
 
 
 def run(
@@ -119,6 +119,7 @@ def compile_side_by_side(calls: Sequence[Call], device: torch.device) -> None:
                 call.compile()
 
     if len(by_kernel) > 1:
+        driver.active.get_current_device()  # Triton makes its driver when it is first asked for, and that once
         with ThreadPoolExecutor() as pool:
             list(pool.map(compile_all, by_kernel.values()))
     _compiled.update(fresh)

@@ -34,6 +34,18 @@ def test_it_agrees_with_the_oracle_in_float64(alpha, is_causal):
         assert relative <= 64 * tolerance ** min(1.0, 1.0 / (alpha - 1.0))
 
 
+@pytest.mark.parametrize("scale", [-0.7, 0.0, 2.5])
+def test_any_scale(scale):
+    leaves = [draw(1, 2, 20, 8, seed=seed).requires_grad_() for seed in range(3)]
+    d_out = draw(1, 2, 20, 8, seed=3)
+    out = entmax_attention(*leaves, scale=scale, impl="reference")
+    arrays = [tensor.detach().numpy() for tensor in (*leaves, d_out)]
+    np.testing.assert_allclose(out.detach().numpy(), entmax_ref.attention(*arrays[:3], scale=scale), rtol=0, atol=1e-13)
+    exact = entmax_ref.attention_vjp(*arrays, scale=scale)
+    for found, truth in zip(torch.autograd.grad(out, leaves, d_out), exact, strict=True):
+        assert np.linalg.norm(found.numpy() - truth) <= 2.0**-53 * 2**12 * (1.0 + np.linalg.norm(truth))
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
 def test_lower_precision_costs_one_rounding_of_the_output(dtype):
     query, key, value = (draw(1, 2, 50, 16, dtype=dtype, seed=seed) for seed in range(3))

@@ -251,6 +251,23 @@ def test_the_share_that_is_skipped_is_of_what_can_be_seen(impl):
     assert 0 < int(block_mask.sum()) < block_mask.numel()
 
 
+@pytest.mark.parametrize("name", [*OPTIONS, "ranges"])
+def test_the_reference_path_is_the_oracle_under_the_mask_that_they_are(name):
+    options = tensors(OPTIONS.get(name, OPTIONS["padded window"]))
+    *leaves, d_out = (part.requires_grad_() for part in operands(150, 190, batch=2, dtype=torch.float64))
+    ranges = ranges_for(options, leaves[0], 190)
+    out = entmax_attention(
+        *leaves, enable_gqa=True, impl="reference", **({"key_ranges": ranges} if name == "ranges" else options)
+    )
+    arrays = [part.detach().cpu().numpy() for part in (*leaves, d_out)]
+    asked = {"enable_gqa": True, "mask": as_mask(ranges, 190).cpu().numpy()}
+    # float64: some hundred roundings of sums of up to 190 terms
+    found = out, *torch.autograd.grad(out, leaves, d_out)
+    exact = entmax_ref.attention(*arrays[:3], **asked), *entmax_ref.attention_vjp(*arrays, **asked)
+    for one, other in zip(found, exact, strict=True):
+        assert np.linalg.norm(one.detach().cpu().numpy() - other) <= 2.0**-53 * 2**14 * np.linalg.norm(other)
+
+
 @pytest.mark.parametrize("dtype", [torch.bool, torch.float32], ids=str)
 def test_the_reference_path_combines_them_with_a_mask(dtype):
     query, key, value, _ = (part.cpu() for part in operands(20, 25))

@@ -45,8 +45,10 @@ def run_attention(options: argparse.Namespace, typed: str) -> int:
     header = Header.now(typed, machine.this_machine(device))
     record = SpeedRecord(header, rounds, bench.rates, len(chosen), (), _packages(names))
     if options.resume:
-        record, chosen = _taken_up(options.json, record, chosen, names)
+        record, chosen = _taken_up(options.json, record, chosen, names, has_flex=options.flex)
         bench.rates.update(record.matrix_rate)
+        # The bench goes on adding to it.
+        record = dataclasses.replace(record, matrix_rate=bench.rates)
     files, results = Files(), map(bench.measure, chosen)
     record, code = keep_results("attention", _titles(chosen), results, record, files, options.json, _case_line)
     files.write("--plot", options.plot, lambda path: save(speed_figure(record), path))
@@ -56,14 +58,14 @@ def run_attention(options: argparse.Namespace, typed: str) -> int:
 
 
 def _taken_up(
-    path: Path | None, record: SpeedRecord, chosen: list[Case], names: Sequence[str]
+    path: Path | None, record: SpeedRecord, chosen: list[Case], names: Sequence[str], *, has_flex: bool
 ) -> tuple[SpeedRecord, list[Case]]:
     """Return the record in a file, as what a new one goes on with, and the cases that it lacks."""
     if path is None or not path.is_file():
         raise UsageError("--resume goes on with the record in --json, and there is none. Leave it out to begin one.")
     try:
         earlier = read_record(path, SpeedRecord)
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise UsageError(f"--resume goes on with the record in --json, and this is none: {error}") from error
     for name in ("rounds", "asked", "packages"):
         before, now = getattr(earlier, name), getattr(record, name)
@@ -79,9 +81,11 @@ def _taken_up(
         raise UsageError("--resume: the record has cases that are not asked for now. Ask for the same cases.")
     if any({entry.name for entry in result.entries} != set(names) for result in earlier.results):
         raise UsageError(f"--resume: the record has other contenders than {', '.join(names)}. Ask for the same ones.")
-    resumed = (*earlier.resumed, record.header.date)
-    rates = record.matrix_rate | earlier.matrix_rate
-    kept = dataclasses.replace(earlier, resumed=resumed, matrix_rate=rates)
+    for result in earlier.results:
+        had_flex = result.flex is not None or any(failure.startswith("flex") for failure in result.failures)
+        if had_flex != has_flex:
+            raise UsageError("--resume: the record was begun with another --flex. Ask for the same run.")
+    kept = dataclasses.replace(earlier, resumed=(*earlier.resumed, record.header.date))
     return kept, [case for case in chosen if case not in done]
 
 

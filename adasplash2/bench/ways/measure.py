@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 
@@ -19,6 +19,8 @@ from adasplash2.problem import SOLVE_ROWS, Problem, ceil_div
 from adasplash2.state import BackwardState, ForwardState
 from adasplash2.verify.cases import DTYPES
 from adasplash2.workloads import Workload, captured, captured_names, workload
+
+Step = Callable[[], tuple[Problem, ForwardState, BackwardState]]
 
 LENGTHS = (8192, 32768)
 # From rows of which every key is support to rows of a few; then those with structure.
@@ -144,36 +146,40 @@ def measure_ways(
         After which nothing more can be measured in this process.
     """
     start = time.perf_counter()
-    batch, heads, length, head_dim = load.query.shape
+    length, head_dim = load.query.shape[2:]
     d_out = random_like(load.query, seed=1)
     steps = {way: whole_step(load, d_out, ALPHA, **fields) for way, fields in WAYS.items()}
-    problem, state, after = steps["chosen"]()
-    shares = shares_of(problem, state, after)
-    tau = state.base + state.rest
-    keys_shares = shares_of(*steps["keys"]())
-    del state, after
-    support = support_of(load.query, load.key, tau, alpha=ALPHA, is_causal=load.is_causal, scale=head_dim**-0.5)
-    runs: dict[str, Callable[[], object]] = dict(steps)
-    refused: dict[str, Timed] = {}
+    seen = _Seen()
+    failed: dict[str, Timed] = {}
+    try:
+        seen = _seen(load, steps)
+    except Exception as error:
+        failed = {way: Timed(way, "failed", first_line(error)) for way in WAYS}
+    if failed:
+        recover(device, "ours")
+    runs: dict[str, Callable[[], object]] = {} if failed else dict(steps)
+    first_calls: dict[str, float] = {}
     leaves = tuple(part.detach().requires_grad_() for part in (load.query, load.key, load.value))
     case = dataclasses.replace(case_of(load.name, length, head_dim), is_causal=load.is_causal)
     for one in contenders_of(case, names):
         refusal = one.refusal or (may_tune(length) if one.name == "adasplash" else "")
         if refusal:
-            refused[one.name] = Timed(one.name, "refused", refusal)
+            failed[one.name] = Timed(one.name, "refused", refusal)
             continue
 
         def step(attention: Callable[..., torch.Tensor] = one.attention) -> object:
             return torch.autograd.grad(attention(*leaves), leaves, d_out)
 
         runs[one.name] = step
+        begin = time.perf_counter()
         try:
             step()
             synchronize(device)
         except Exception as error:
-            refused[one.name] = Timed(one.name, "failed", first_line(error))
+            failed[one.name] = Timed(one.name, "failed", first_line(error))
             del runs[one.name]
-        if one.name in refused:
+        first_calls[one.name] = time.perf_counter() - begin
+        if one.name in failed:
             recover(device, one.name)
     times = in_turns(runs, rounds, device)
     entries = [
@@ -182,16 +188,39 @@ def measure_ways(
     ]
     return WayResult(
         load.name,
-        f"{batch}x{heads}x{length}x{head_dim}",
+        "x".join(map(str, load.query.shape)),
         length,
         load.is_causal,
-        support,
-        batch * heads * _pairs(length, load.key.shape[2], is_causal=load.is_causal),
-        shares,
-        keys_shares,
-        (*entries, *refused.values()),
+        seen.support,
+        load.query.shape[0] * load.query.shape[1] * _pairs(length, load.key.shape[2], is_causal=load.is_causal),
+        seen.shares,
+        seen.keys_shares,
+        tuple(
+            dataclasses.replace(entry, first_call_s=first_calls.get(entry.name))
+            for entry in (*entries, *failed.values())
+        ),
         time.perf_counter() - start,
     )
+
+
+@dataclasses.dataclass(frozen=True)
+class _Seen:
+    """What the first steps show, or nothing."""
+
+    support: Support = dataclasses.field(default_factory=lambda: Support(0, 0, 0, 0))
+    shares: Shares = Shares(0.0, 0.0, 0.0, 0.0)
+    keys_shares: Shares = Shares(0.0, 0.0, 0.0, 0.0)
+
+
+def _seen(load: Workload, steps: Mapping[str, Step]) -> _Seen:
+    """Return where the support is, and which way the blocks go."""
+    problem, state, after = steps["chosen"]()
+    shares, tau = shares_of(problem, state, after), state.base + state.rest
+    del state, after
+    keys_shares = shares_of(*steps["keys"]())
+    scale = load.query.shape[-1] ** -0.5
+    support = support_of(load.query, load.key, tau, alpha=ALPHA, is_causal=load.is_causal, scale=scale)
+    return _Seen(support, shares, keys_shares)
 
 
 def _pairs(n_queries: int, n_keys: int, *, is_causal: bool) -> int:

@@ -84,6 +84,7 @@ def measured(monkeypatch):
         result = found.pop(0)
         if isinstance(result, BaseException):
             raise result
+        bench.rates[f"{len(found)} cases later"] = 1e12
         return result
 
     monkeypatch.setattr(hardware, "gpu", lambda: "cpu")
@@ -115,7 +116,7 @@ def test_the_record_is_written_after_every_case(measured, tmp_path, capsys, seco
 
 def test_a_run_that_was_cut_short_is_taken_up(measured, tmp_path, capsys):
     path = tmp_path / "speed.json"
-    asked = ("attention", *ONE, "--json", str(path))
+    asked = ("attention", *ONE, "--flex", "--json", str(path))
     other = dataclasses.replace(whole(), case=dataclasses.replace(whole().case, length=8192, batch=4))
     measured += [whole(), KeyboardInterrupt(), other]
     assert run(*asked) == 130
@@ -123,7 +124,7 @@ def test_a_run_that_was_cut_short_is_taken_up(measured, tmp_path, capsys):
     assert run(*asked, "--resume") == 0
     kept = json.loads(path.read_text())
     assert kept["results"][:1] == begun["results"] and len(kept["results"]) == 2 and kept["header"] == begun["header"]
-    assert len(kept["resumed"]) == 1
+    assert len(kept["resumed"]) == 1 and kept["matrix_rate"] == {"2 cases later": 1e12, "0 cases later": 1e12}
     printed = capsys.readouterr()
     assert "[1/1] topic16 8192" in printed.err and "taken up again" in printed.out and not measured
     assert run(*asked, "--resume") == 0, "nothing is missing"
@@ -134,6 +135,12 @@ def test_a_run_that_was_cut_short_is_taken_up(measured, tmp_path, capsys):
     [
         pytest.param(lambda record: record | {"rounds": 9}, "rounds was 9", id="rounds"),
         pytest.param(lambda record: record | {"kind": "rows"}, "this is none", id="another kind"),
+        pytest.param(lambda record: [record], "this is none", id="a list"),
+        pytest.param(
+            lambda record: record | {"results": [one | {"flex": None} for one in record["results"]]},
+            "another --flex",
+            id="without flex",
+        ),
         pytest.param(lambda record: record | {"asked": 3}, "asked was 3", id="another list"),
         pytest.param(
             lambda record: (
@@ -159,9 +166,9 @@ def test_a_run_that_was_cut_short_is_taken_up(measured, tmp_path, capsys):
 def test_another_run_is_not_taken_up(measured, tmp_path, capsys, change, said):
     path = tmp_path / "speed.json"
     measured += [whole(), KeyboardInterrupt()]
-    assert run("attention", *ONE, "--json", str(path)) == 130
+    assert run("attention", *ONE, "--flex", "--json", str(path)) == 130
     path.write_text(json.dumps(change(json.loads(path.read_text()))))
-    assert run("attention", *ONE, "--json", str(path), "--resume") == 2
+    assert run("attention", *ONE, "--flex", "--json", str(path), "--resume") == 2
     assert said in capsys.readouterr().err
 
 

@@ -11,6 +11,7 @@ import torch
 from speed_records import MACHINE
 
 from adasplash2 import cli, entmax_attention, starts
+from adasplash2.bench.attention.contenders import Contender
 from adasplash2.bench.attention.sparsity import Support
 from adasplash2.bench.shared import hardware, stages
 from adasplash2.bench.shared.record import Header, Timed, read_record, write_record
@@ -94,6 +95,22 @@ def test_a_workload_has_every_way_and_contender():
     assert entry.status == "refused" and (
         "not 64" in entry.note or "adasplash" in entry.note or "installed" in entry.note
     )
+
+
+def test_a_step_of_ours_that_fails_is_recorded_and_the_others_go_on(monkeypatch):
+    def broken(*arguments, **fields):
+        def run():
+            raise RuntimeError("out of resource: shared memory\nlong explanation")
+
+        return run
+
+    monkeypatch.setattr(ways, "whole_step", broken)
+    monkeypatch.setattr(ways, "contenders_of", lambda case, names: [Contender("flash", lambda q, k, v: q + k + v)])
+    result = ways.measure_ways(load_of(length=64), DEVICE, 1)
+    found = {entry.name: entry for entry in result.entries}
+    assert {found[way].status for way in ways.WAYS} == {"failed"} and found["flash"].step_ms
+    assert found["chosen"].note == "RuntimeError: out of resource: shared memory" and result.live == 0.0
+    assert found["flash"].first_call_s > 0.0
 
 
 def test_pairs_that_see_each_other():
@@ -186,11 +203,15 @@ def test_adasplash_is_refused_once_its_time_is_spent(capsys, monkeypatch):
 
     def measure(load, device, rounds, names, may_tune):
         said.append(may_tune(load.query.shape[2]))
-        entries = Timed("adasplash", "refused", said[-1]) if said[-1] else Timed("adasplash", step_ms=(1.0,))
+        entries = (
+            Timed("adasplash", "refused", said[-1])
+            if said[-1]
+            else Timed("adasplash", step_ms=(1.0,), first_call_s=5.0)
+        )
         kept = result(load.name, load.query.shape[2], 10, chosen=3.0)
         return dataclasses.replace(kept, entries=(*kept.entries, entries))
 
     monkeypatch.setattr(way_command, "measure_ways", measure)
     arguments = ("--workload", "gauss1", "--workload", "gauss4", "--length", "64", "--length", "128")
-    assert run(*arguments, "--tuning-time", "0.000001") == 0
+    assert run(*arguments, "--tuning-time", "4") == 0
     assert said[:2] == ["", ""] and all("--tuning-time" in line for line in said[2:])
