@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Hashable
 from typing import Any
 
 import torch
@@ -40,14 +41,31 @@ def forward(
     ``ranges`` stand in the place of ``is_causal``, and ``alphas``, float32 (batch, heads), in that of ``alpha``.
     """
     problem = Problem.of(query, key, alpha=alpha, scale=abs(scale), is_causal=is_causal, backend=BACKEND)
-    given = signed(as_operand(query), scale), as_operand(key), as_operand(value)
-    state = empty_forward(problem, given[0])
+    operands = signed(as_operand(query), scale), as_operand(key), as_operand(value)
+    state = run_forward(problem, _numbers(problem), *operands, _as_read(ranges), alphas)
+    return dataclasses.replace(state, out=state.out.to(query.dtype))
+
+
+def run_forward(
+    problem: Problem,
+    numbers: tuple[Hashable, ...],
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    ranges: torch.Tensor | None,
+    alphas: torch.Tensor | None,
+) -> ForwardState:
+    """Run the forward stages of a problem on operands that kernels can read (`as_operand`, `signed`).
+
+    ``numbers`` decide the problem, with the layouts of the operands.
+    """
+    state = empty_forward(problem, query)
 
     def calls_of(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *besides: torch.Tensor) -> list[Call]:
         return forward_calls(problem, query, key, value, state, *besides)
 
-    starts.run(("forward", *_numbers(problem)), (*given, _as_read(ranges), alphas), tensors_of(state), calls_of)
-    return dataclasses.replace(state, out=state.out.to(query.dtype))
+    starts.run(("forward", *numbers), (query, key, value, ranges, alphas), tensors_of(state), calls_of)
+    return state
 
 
 def backward(
@@ -71,9 +89,47 @@ def backward(
     """Run the backward stages on what `forward` left; gradients have the dtype of their operand."""
     problem = Problem.of(query, key, alpha=alpha, scale=abs(scale), is_causal=is_causal, backend=BACKEND)
     operands = signed(as_operand(query), scale), as_operand(key), as_operand(value)
-    state = empty_backward(problem, *operands, of_alpha=of_alpha)
+    left = as_operand(out), base, rest, block_mask
+    state = run_backward(
+        problem,
+        _numbers(problem),
+        as_operand(d_out),
+        *operands,
+        *left,
+        support,
+        _as_read(ranges),
+        alphas,
+        of_alpha=of_alpha,
+    )
+    return dataclasses.replace(
+        state,
+        d_query=signed(state.d_query, scale).to(query.dtype),
+        d_key=state.d_key.to(key.dtype),
+        d_value=state.d_value.to(value.dtype),
+    )
+
+
+def run_backward(
+    problem: Problem,
+    numbers: tuple[Hashable, ...],
+    d_out: torch.Tensor,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    out: torch.Tensor,
+    base: torch.Tensor,
+    rest: torch.Tensor,
+    block_mask: torch.Tensor,
+    support: Support,
+    ranges: torch.Tensor | None,
+    alphas: torch.Tensor | None,
+    *,
+    of_alpha: bool = False,
+) -> BackwardState:
+    """Run the backward stages of a problem on what `run_forward` was given and left."""
+    state = empty_backward(problem, query, key, value, of_alpha=of_alpha)
     parts = tensors_of(support)
-    given = (as_operand(d_out), *operands, as_operand(out), base, rest, block_mask, *parts, _as_read(ranges), alphas)
+    given = (d_out, query, key, value, out, base, rest, block_mask, *parts, ranges, alphas)
 
     def calls_of(d_out: torch.Tensor, *given: torch.Tensor) -> list[Call]:
         query, key, value, out, base, rest, mask, *others = given
@@ -81,13 +137,8 @@ def backward(
         besides = others[len(parts) :]
         return backward_calls(problem, d_out, query, key, value, out, base, rest, mask, support, state, *besides)
 
-    starts.run(("backward", of_alpha, *_numbers(problem)), given, tensors_of(state), calls_of)
-    return dataclasses.replace(
-        state,
-        d_query=signed(state.d_query, scale).to(query.dtype),
-        d_key=state.d_key.to(key.dtype),
-        d_value=state.d_value.to(value.dtype),
-    )
+    starts.run(("backward", of_alpha, *numbers), given, tensors_of(state), calls_of)
+    return state
 
 
 def _as_read(ranges: torch.Tensor | None) -> torch.Tensor | None:

@@ -67,14 +67,7 @@ def _add_attention(benches: Any) -> None:
     )
     parser.add_argument("--flex", action="store_true", help="also check tau with FlexAttention, which torch compiles")
     parser.add_argument("--rounds", metavar="N", type=int, help="turns of the contenders (default: 3, with --quick 1)")
-    parser.add_argument(
-        "--tuning-time",
-        metavar="SECONDS",
-        type=float,
-        default=120.0,
-        help="adasplash tunes itself for each length and head_dim, minutes each; begin none after this long "
-        "(default: 120)",
-    )
+    _add_tuning_time(parser, 120.0)
     _add_files(parser, "times")
     parser.add_argument(
         "--resume", action="store_true", help="go on with the record in --json, of the same run, that was cut short"
@@ -155,13 +148,7 @@ def _add_ways(benches: Any) -> None:
         **_SEVERAL,
     )
     parser.add_argument("--rounds", metavar="N", type=int, default=2, help="turns of the contenders (default: 2)")
-    parser.add_argument(
-        "--tuning-time",
-        metavar="SECONDS",
-        type=float,
-        default=60.0,
-        help="adasplash tunes itself for each length, minutes each; begin none after this long (default: 60)",
-    )
+    _add_tuning_time(parser, 60.0)
     _add_files(parser, "times")
 
 
@@ -186,6 +173,17 @@ def _add_tune(benches: Any) -> None:
         metavar="FIELD=V,V",
         help="values to combine for a field of the table, such as warps=4,8; repeat for more",
         **_SEVERAL,
+    )
+
+
+def _add_tuning_time(parser: Any, default: float) -> None:
+    parser.add_argument(
+        "--tuning-time",
+        metavar="SECONDS",
+        type=float,
+        default=default,
+        help="adasplash tunes itself for each length and head_dim, minutes each; begin none after this long "
+        f"(default: {default:g})",
     )
 
 

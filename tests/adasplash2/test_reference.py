@@ -40,7 +40,9 @@ def test_any_scale(scale):
     d_out = draw(1, 2, 20, 8, seed=3)
     out = entmax_attention(*leaves, scale=scale, impl="reference")
     arrays = [tensor.detach().numpy() for tensor in (*leaves, d_out)]
-    np.testing.assert_allclose(out.detach().numpy(), entmax_ref.attention(*arrays[:3], scale=scale), rtol=0, atol=1e-13)
+    # float64: some hundred roundings of sums of 20 terms; a gradient is made of products of several such sums
+    error = abs(out.detach().numpy() - entmax_ref.attention(*arrays[:3], scale=scale)).max()
+    assert error <= 2.0**-53 * 256 * abs(arrays[2]).max()
     exact = entmax_ref.attention_vjp(*arrays, scale=scale)
     for found, truth in zip(torch.autograd.grad(out, leaves, d_out), exact, strict=True):
         assert np.linalg.norm(found.numpy() - truth) <= 2.0**-53 * 2**12 * (1.0 + np.linalg.norm(truth))

@@ -18,20 +18,6 @@ PATHS = ("oracle", "reference", "interpreter", "gpu")
 
 
 @functools.cache
-def functions_of(file: str) -> dict[str, str]:
-    """Return the source of the test functions in a file, decorators included, and of the file's other code by ''."""
-    text = (ROOT / "tests" / file).read_text(encoding="utf-8")
-    tree = ast.parse(text)
-    lines = text.splitlines()
-    found = {"": text}
-    for node in tree.body:
-        if isinstance(node, ast.FunctionDef) and node.name.startswith("test_"):
-            first = min([node.lineno, *(decorator.lineno for decorator in node.decorator_list)])
-            found[node.name] = "\n".join(lines[first - 1 : node.end_lineno])
-    return found
-
-
-@functools.cache
 def trees_of(file: str) -> dict[str, ast.AST]:
     """Return the functions and the assigned names of a file."""
     found: dict[str, ast.AST] = {}
@@ -79,7 +65,9 @@ def named_tests(option):
 def test_every_cell_is_a_test_or_a_reason(option):
     assert set(option) - {"refused"} == {"title", "arguments", *PATHS}
     for _, file, test in named_tests(option):
-        assert test in functions_of(file), f"{file} has no {test}"
+        assert isinstance(trees_of(file).get(test), ast.FunctionDef) and test.startswith("test_"), (
+            f"{file} has no {test}"
+        )
     for path in PATHS:
         assert not option[path].startswith("no: ") or len(option[path]) > len("no: ")
 
@@ -97,13 +85,13 @@ def test_what_the_kernels_do_not_take_is_an_error_that_a_test_asks_for(option):
 @pytest.mark.parametrize("option", OPTIONS, ids=[option["title"] for option in OPTIONS])
 def test_a_test_of_a_gpu_runs_there(option):
     for path, file, test in named_tests(option):
-        text = functions_of(file)[""]
+        is_marked = "gpu" in names_in(file, test) | (
+            names_in(file, "pytestmark") if "pytestmark" in trees_of(file) else set()
+        )
         if path == "gpu":
-            assert "pytestmark = pytest.mark.gpu" in text or reaches(file, test, "DEVICE"), (
-                f"{test} never leaves the CPU"
-            )
+            assert is_marked or reaches(file, test, "DEVICE"), f"{test} never leaves the CPU"
         if path in ("interpreter", "reference", "oracle"):
-            assert "pytestmark = pytest.mark.gpu" not in text and "mark.gpu" not in functions_of(file)[test]
+            assert not is_marked, f"{test} needs a GPU"
         if path == "oracle":
             assert file.startswith("entmax_ref/")
 

@@ -7,12 +7,10 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
-
 from adasplash2.bench.shared import hardware
 from adasplash2.bench.shared.checks import check_counts, check_rounds, check_tuning_time, check_workloads
 from adasplash2.bench.shared.figure import save
-from adasplash2.bench.shared.keeping import keep_results, ours_missing, versions
+from adasplash2.bench.shared.keeping import keep_results, ours_missing, packages_of
 from adasplash2.bench.shared.record import Header, read_record
 from adasplash2.bench.shared.table import number
 from adasplash2.runs import machine
@@ -43,7 +41,7 @@ def run_attention(options: argparse.Namespace, typed: str) -> int:
 
     bench = Bench(device, Contest(device, names, rounds, options.tuning_time), flex=options.flex)
     header = Header.now(typed, machine.this_machine(device))
-    record = SpeedRecord(header, rounds, bench.rates, len(chosen), (), _packages(names))
+    record = SpeedRecord(header, rounds, bench.rates, len(chosen), (), packages_of(names))
     if options.resume:
         record, chosen = _taken_up(options.json, record, chosen, names, has_flex=options.flex)
         bench.rates.update(record.matrix_rate)
@@ -118,14 +116,6 @@ def _contender_names(options: argparse.Namespace) -> list[str]:
     if options.contender:
         return [name for name in NAMES if name in options.contender]
     return [name for name in NAMES if name != "adasplash" or not options.quick]
-
-
-def _packages(names: Sequence[str]) -> dict[str, str]:
-    """Return the versions of what the contenders come from."""
-    found = versions([name for name in ("adasplash",) if name in names])
-    if "cudnn" in names and torch.backends.cudnn.is_available():
-        found["cuDNN"] = str(torch.backends.cudnn.version())
-    return found
 
 
 def _titles(chosen: list[Case]) -> list[str]:

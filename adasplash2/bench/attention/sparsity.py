@@ -40,13 +40,13 @@ class Support:
         return self.keys / self.rows if self.rows else 0.0
 
 
-def visible_blocks(n_queries: int, n_keys: int, is_causal: bool) -> int:
-    """Return how many blocks of a head some query may see."""
-    query_blocks, key_blocks = -(-n_queries // BLOCK), -(-n_keys // BLOCK)
+def visible_blocks(n_queries: int, n_keys: int, is_causal: bool, block: int = BLOCK) -> int:
+    """Return how many blocks of a head, of ``block`` queries and keys, some query may see; pairs, if it is 1."""
+    query_blocks, key_blocks = -(-n_queries // block), -(-n_keys // block)
     if not is_causal:
         return query_blocks * key_blocks
-    ends = (min((block + 1) * BLOCK, n_queries) + n_keys - n_queries for block in range(query_blocks))
-    return sum(max(-(-end // BLOCK), 0) for end in ends)
+    ends = (min((row + 1) * block, n_queries) + n_keys - n_queries for row in range(query_blocks))
+    return sum(max(-(-end // block), 0) for end in ends)
 
 
 def support_of(

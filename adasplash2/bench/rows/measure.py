@@ -9,9 +9,10 @@ from collections.abc import Callable, Sequence
 import torch
 
 from adasplash2.bench.passes.rows import NAMES as KINDS
+from adasplash2.bench.shared.entries import first_call, with_times
 from adasplash2.bench.shared.faults import first_line, recover
 from adasplash2.bench.shared.record import SCHEMA, Header, Timed
-from adasplash2.bench.shared.timing import in_turns, synchronize
+from adasplash2.bench.shared.timing import in_turns
 from adasplash2.verify.cases import DTYPES
 
 from .accuracy import RowErrors, hard_rows, row_errors
@@ -93,22 +94,17 @@ def measure_rows(
         torch.randn(case.rows, case.length, generator=generator, device=device).to(dtype) for _ in range(2)
     )
     contenders = row_contenders(case.alpha, names)
-    found = {one.name: _first(one, scores, d_probs) for one in contenders}
     leaf = scores.detach().requires_grad_()
+    found = {
+        one.name: first_call(RowEntry(one.name), one.refusal, _step(one, leaf, d_probs), device) for one in contenders
+    }
     runs: dict[str, Callable[[], object]] = {}
     for one in contenders:
         if found[one.name].status == "ok":
             runs[f"{one.name} forward"] = _forward(one, scores)
             runs[f"{one.name} step"] = _step(one, leaf, d_probs)
     times = in_turns(runs, rounds, device)
-    for one in contenders:
-        if found[one.name].status == "ok":
-            forward, step = times[f"{one.name} forward"], times[f"{one.name} step"]
-            if isinstance(forward, str) or isinstance(step, str):
-                note = forward if isinstance(forward, str) else str(step)
-                found[one.name] = dataclasses.replace(found[one.name], status="failed", note=note)
-            else:
-                found[one.name] = dataclasses.replace(found[one.name], forward_ms=tuple(forward), step_ms=tuple(step))
+    found = {name: with_times(entry, times) for name, entry in found.items()}
     del scores, d_probs, leaf, runs
     for name in KINDS:
         count = max(2, min(hard_numbers // case.length, 64))
@@ -124,23 +120,6 @@ def measure_rows(
                 if found[one.name].status != "ok":
                     recover(device, one.name)
     return RowResult(case, tuple(found.values()), time.perf_counter() - start)
-
-
-def _first(one: RowContender, scores: torch.Tensor, d_probs: torch.Tensor) -> RowEntry:
-    """Return the entry of a contender's first forward and backward."""
-    if one.refusal:
-        return RowEntry(one.name, "refused", one.refusal)
-    start = time.perf_counter()
-    try:
-        leaf = scores.detach().requires_grad_()
-        torch.autograd.grad(one.map(leaf), leaf, d_probs)
-        synchronize(scores.device)
-    except Exception as error:
-        failed = RowEntry(one.name, "failed", first_line(error))
-    else:
-        return RowEntry(one.name, first_call_s=time.perf_counter() - start)
-    recover(scores.device, one.name)
-    return failed
 
 
 def _forward(one: RowContender, scores: torch.Tensor) -> Callable[[], object]:

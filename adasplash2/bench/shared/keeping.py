@@ -11,6 +11,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
+import torch
+
 from adasplash2.runs.progress import Progress
 from adasplash2.usage import INTERRUPTED, Files
 
@@ -73,3 +75,11 @@ def ours_missing(entries: Iterable[Timed]) -> bool:
 def versions(packages: Sequence[str]) -> dict[str, str]:
     """Return the versions of those packages that are installed."""
     return {name: importlib.metadata.version(name) for name in packages if importlib.util.find_spec(name) is not None}
+
+
+def packages_of(names: Sequence[str]) -> dict[str, str]:
+    """Return the versions of what contenders of attention come from."""
+    found = versions([name for name in ("adasplash",) if name in names])
+    if "cudnn" in names and torch.backends.cudnn.is_available():
+        found["cuDNN"] = str(torch.backends.cudnn.version())
+    return found

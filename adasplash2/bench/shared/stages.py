@@ -7,13 +7,13 @@ from collections.abc import Callable
 
 import torch
 
-from adasplash2 import launch, starts
+from adasplash2 import launch
 from adasplash2.launch_table import Launch, arch_of, block_d, choose_launch
 from adasplash2.orders import alphas_of
 from adasplash2.problem import Problem
 from adasplash2.stages import backward_calls, forward_calls
 from adasplash2.starts import Call
-from adasplash2.state import BackwardState, ForwardState, Support, empty_backward, empty_forward, tensors_of
+from adasplash2.state import BackwardState, ForwardState, empty_backward, empty_forward
 from adasplash2.workloads import Workload
 
 
@@ -83,21 +83,9 @@ def whole_step(
     operands, alphas, grad = _operands(load), alphas_of(alpha, load.query), launch.as_operand(d_out)
 
     def run() -> tuple[Problem, ForwardState, BackwardState]:
-        state = empty_forward(problem, operands[0])
-
-        def forward(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, alphas: torch.Tensor) -> list[Call]:
-            return forward_calls(problem, query, key, value, state, None, alphas)
-
-        starts.run(("step", "forward", problem), (*operands, alphas), tensors_of(state), forward)
-        left = (state.out, state.base, state.rest, state.block_mask, *tensors_of(state.support))
-        after = empty_backward(problem, *operands)
-
-        def backward(*given: torch.Tensor) -> list[Call]:
-            grad, query, key, value, out, base, rest, mask, *support, alphas = given
-            rows = out, base, rest, mask, Support(*support)
-            return backward_calls(problem, grad, query, key, value, *rows, after, None, alphas)
-
-        starts.run(("step", "backward", problem), (grad, *operands, *left, alphas), tensors_of(after), backward)
+        state = launch.run_forward(problem, (problem,), *operands, None, alphas)
+        left = state.out, state.base, state.rest, state.block_mask
+        after = launch.run_backward(problem, (problem,), grad, *operands, *left, state.support, None, alphas)
         return problem, state, after
 
     return run

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
 
 from adasplash2.bench.shared import hardware
 from adasplash2.bench.shared.checks import check_counts, check_rounds, check_tuning_time, check_workloads
 from adasplash2.bench.shared.figure import save
-from adasplash2.bench.shared.keeping import keep_results, versions
+from adasplash2.bench.shared.keeping import keep_results, packages_of
 from adasplash2.bench.shared.record import Header
 from adasplash2.bench.shared.table import number
+from adasplash2.bench.shared.tuning import Tuning
 from adasplash2.runs import machine
 from adasplash2.usage import Files
 from adasplash2.workloads import captured_names
@@ -30,27 +30,13 @@ def run_ways(options: argparse.Namespace, typed: str) -> int:
     lengths = tuple(sorted(set(options.length))) or LENGTHS
     contenders = [name for name in CONTENDERS if not options.contender or name in options.contender]
     cases = loads(names, lengths, device)
-    packages = versions([name for name in ("adasplash",) if name in contenders])
-    record = WayRecord(Header.now(typed, machine.this_machine(device)), options.rounds, len(cases), (), packages)
-    tuned: dict[int, float] = {}
-
-    def may_tune(length: int) -> str:
-        spent = sum(tuned.values())
-        if length in tuned or spent < options.tuning_time:
-            return ""
-        return f"not run: it tunes itself for each length, and took {spent:.0f} s so far (--tuning-time)"
-
-    def results() -> Iterator[WayResult]:
-        for _, make in cases:
-            result = measure_ways(make(), device, options.rounds, contenders, may_tune)
-            for entry in result.entries:
-                if entry.name == "adasplash" and entry.first_call_s is not None:
-                    tuned.setdefault(result.length, entry.first_call_s)
-            yield result
-
+    header = Header.now(typed, machine.this_machine(device))
+    record = WayRecord(header, options.rounds, len(cases), (), packages_of(contenders))
+    tuning = Tuning(options.tuning_time)
+    results = (measure_ways(make(), device, options.rounds, contenders, tuning) for _, make in cases)
     files = Files()
     titles = [title for title, _ in cases]
-    record, code = keep_results("ways", titles, results(), record, files, options.json, _case_line)
+    record, code = keep_results("ways", titles, results, record, files, options.json, _case_line)
     files.write("--plot", options.plot, lambda path: save(way_figure(record), path))
     print(way_text(record))
     files.close()

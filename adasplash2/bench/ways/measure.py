@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 
@@ -10,11 +12,14 @@ import torch
 
 from adasplash2.bench.attention.cases import case_of
 from adasplash2.bench.attention.contenders import contenders_of
-from adasplash2.bench.attention.sparsity import Support, support_of
+from adasplash2.bench.attention.contest import leaves_of, step_of
+from adasplash2.bench.attention.sparsity import Support, support_of, visible_blocks
+from adasplash2.bench.shared.entries import first_call, with_times
 from adasplash2.bench.shared.faults import first_line, recover
 from adasplash2.bench.shared.record import SCHEMA, Header, Timed
 from adasplash2.bench.shared.stages import random_like, whole_step
-from adasplash2.bench.shared.timing import in_turns, synchronize
+from adasplash2.bench.shared.timing import in_turns
+from adasplash2.bench.shared.tuning import Tuning
 from adasplash2.problem import SOLVE_ROWS, Problem, ceil_div
 from adasplash2.state import BackwardState, ForwardState
 from adasplash2.verify.cases import DTYPES
@@ -130,15 +135,11 @@ def loads(names: Sequence[str], lengths: Sequence[int], device: str) -> list[tup
 
 
 def measure_ways(
-    load: Workload,
-    device: str,
-    rounds: int,
-    names: Sequence[str] = CONTENDERS,
-    may_tune: Callable[[int], str] = lambda _: "",
+    load: Workload, device: str, rounds: int, names: Sequence[str] = CONTENDERS, tuning: Tuning | None = None
 ) -> WayResult:
     """Return the result of a workload; what raises has failed, and the others go on.
 
-    ``may_tune`` returns why adasplash, which tunes itself for each length, may not for this one.
+    ``tuning`` is what adasplash has left of it; no end if it is None.
 
     Raises
     ------
@@ -146,59 +147,37 @@ def measure_ways(
         After which nothing more can be measured in this process.
     """
     start = time.perf_counter()
-    length, head_dim = load.query.shape[2:]
-    d_out = random_like(load.query, seed=1)
-    steps = {way: whole_step(load, d_out, ALPHA, **fields) for way, fields in WAYS.items()}
-    seen = _Seen()
-    failed: dict[str, Timed] = {}
+    batch, heads, length, head_dim = load.query.shape
+    tuning = Tuning(math.inf) if tuning is None else tuning
+    d_out, leaves = random_like(load.query, seed=1), leaves_of(load)
+    ways = {way: whole_step(load, d_out, ALPHA, **fields) for way, fields in WAYS.items()}
     try:
-        seen = _seen(load, steps)
+        seen, fault = _seen(load, ways), ""
     except Exception as error:
-        failed = {way: Timed(way, "failed", first_line(error)) for way in WAYS}
-    if failed:
+        seen, fault = _Seen(), first_line(error)
+    if fault:
         recover(device, "ours")
-    runs: dict[str, Callable[[], object]] = {} if failed else dict(steps)
-    first_calls: dict[str, float] = {}
-    leaves = tuple(part.detach().requires_grad_() for part in (load.query, load.key, load.value))
+    found = {way: Timed(way, "failed", fault) if fault else Timed(way) for way in WAYS}
+    steps: dict[str, Callable[[], object]] = dict(ways)
     case = dataclasses.replace(case_of(load.name, length, head_dim), is_causal=load.is_causal)
     for one in contenders_of(case, names):
-        refusal = one.refusal or (may_tune(length) if one.name == "adasplash" else "")
-        if refusal:
-            failed[one.name] = Timed(one.name, "refused", refusal)
-            continue
-
-        def step(attention: Callable[..., torch.Tensor] = one.attention) -> object:
-            return torch.autograd.grad(attention(*leaves), leaves, d_out)
-
-        runs[one.name] = step
-        begin = time.perf_counter()
-        try:
-            step()
-            synchronize(device)
-        except Exception as error:
-            failed[one.name] = Timed(one.name, "failed", first_line(error))
-            del runs[one.name]
-        first_calls[one.name] = time.perf_counter() - begin
-        if one.name in failed:
-            recover(device, one.name)
+        steps[one.name] = step_of(one, leaves, d_out)
+        refusal = one.refusal or tuning.refusal(one.name, length, head_dim)
+        with contextlib.nullcontext() if refusal else tuning.spending(one.name, length, head_dim):
+            found[one.name] = first_call(Timed(one.name), refusal, steps[one.name], device)
+    runs = {f"{name} step": steps[name] for name, entry in found.items() if entry.status == "ok"}
     times = in_turns(runs, rounds, device)
-    entries = [
-        Timed(name, "failed", series) if isinstance(series, str) else Timed(name, step_ms=tuple(series))
-        for name, series in times.items()
-    ]
+    pairs = visible_blocks(length, load.key.shape[2], load.is_causal, block=1)
     return WayResult(
         load.name,
-        "x".join(map(str, load.query.shape)),
+        f"{batch}x{heads}x{length}x{head_dim}",
         length,
         load.is_causal,
         seen.support,
-        load.query.shape[0] * load.query.shape[1] * _pairs(length, load.key.shape[2], is_causal=load.is_causal),
+        batch * heads * pairs,
         seen.shares,
         seen.keys_shares,
-        tuple(
-            dataclasses.replace(entry, first_call_s=first_calls.get(entry.name))
-            for entry in (*entries, *failed.values())
-        ),
+        tuple(with_times(entry, times) for entry in found.values()),
         time.perf_counter() - start,
     )
 
@@ -221,13 +200,6 @@ def _seen(load: Workload, steps: Mapping[str, Step]) -> _Seen:
     scale = load.query.shape[-1] ** -0.5
     support = support_of(load.query, load.key, tau, alpha=ALPHA, is_causal=load.is_causal, scale=scale)
     return _Seen(support, shares, keys_shares)
-
-
-def _pairs(n_queries: int, n_keys: int, *, is_causal: bool) -> int:
-    """Return how many pairs of a query and a key that it sees a head has."""
-    if not is_causal:
-        return n_queries * n_keys
-    return sum(max(row + 1 + n_keys - n_queries, 0) for row in range(n_queries))
 
 
 def shares_of(problem: Problem, state: ForwardState, after: BackwardState) -> Shares:

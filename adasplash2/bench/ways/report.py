@@ -4,27 +4,20 @@ from __future__ import annotations
 
 from typing import Any
 
+from adasplash2.bench.attention import contenders, plot
 from adasplash2.bench.shared.figure import legend_below
 from adasplash2.bench.shared.origin import contest_lines, gap, missing
 from adasplash2.bench.shared.table import Table, number, text_lines
 
-from .measure import WayRecord, WayResult
+from .measure import CONTENDERS, WayRecord, WayResult
 
 TITLES = {
-    "chosen": "as chosen",
-    "tiles": "all by tiles",
-    "keys": "all by keys",
-    "flash": "FA-2",
-    "cudnn": "cuDNN",
-    "adasplash": "AdaSplash-2",
+    **{"chosen": "as chosen", "tiles": "all by tiles", "keys": "all by keys"},
+    **{name: contenders.TITLES[name] for name in CONTENDERS},
 }
 COLOURS = {
-    "chosen": "#0072b2",
-    "tiles": "#56b4e9",
-    "keys": "#d55e00",
-    "flash": "#e69f00",
-    "cudnn": "#009e73",
-    "adasplash": "#cc79a7",
+    **{"chosen": plot.COLOURS["ours"], "tiles": "#56b4e9", "keys": "#d55e00"},
+    **{name: plot.COLOURS[name] for name in CONTENDERS},
 }
 # Where fewer blocks than this have room for single keys, a step "all by keys" is one by tiles, and not drawn.
 MOSTLY = 0.9

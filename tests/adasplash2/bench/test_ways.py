@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import time
 
 import numpy as np
 import pytest
@@ -12,10 +13,11 @@ from speed_records import MACHINE
 
 from adasplash2 import cli, entmax_attention, starts
 from adasplash2.bench.attention.contenders import Contender
-from adasplash2.bench.attention.sparsity import Support
+from adasplash2.bench.attention.sparsity import Support, visible_blocks
 from adasplash2.bench.shared import hardware, stages
 from adasplash2.bench.shared.record import Header, Timed, read_record, write_record
 from adasplash2.bench.shared.stages import random_like
+from adasplash2.bench.shared.tuning import Tuning
 from adasplash2.bench.ways import command as way_command
 from adasplash2.bench.ways import measure as ways
 from adasplash2.bench.ways import report as way_report
@@ -90,11 +92,9 @@ def test_a_workload_has_every_way_and_contender():
     assert all(entry.step_ms for entry in result.entries if entry.name in ways.WAYS)
     assert all(entry.note for entry in result.entries if entry.status != "ok")
     assert result.pairs == 2 * 64 * 65 // 2 and 0.0 < result.live < 1.0
-    refused = ways.measure_ways(load_of(length=64), DEVICE, 1, ("adasplash",), lambda length: f"not {length}")
+    refused = ways.measure_ways(load_of(length=64), DEVICE, 1, ("adasplash",), Tuning(0.0))
     (entry,) = (entry for entry in refused.entries if entry.name == "adasplash")
-    assert entry.status == "refused" and (
-        "not 64" in entry.note or "adasplash" in entry.note or "installed" in entry.note
-    )
+    assert entry.status == "refused" and ("--tuning-time" in entry.note or entry.note == "not installed")
 
 
 def test_a_step_of_ours_that_fails_is_recorded_and_the_others_go_on(monkeypatch):
@@ -116,8 +116,8 @@ def test_a_step_of_ours_that_fails_is_recorded_and_the_others_go_on(monkeypatch)
 def test_pairs_that_see_each_other():
     for n_queries, n_keys in ((5, 5), (5, 3), (3, 5)):
         seen = np.tril(np.ones((n_queries, n_keys)), n_keys - n_queries).sum()
-        assert ways._pairs(n_queries, n_keys, is_causal=True) == seen
-        assert ways._pairs(n_queries, n_keys, is_causal=False) == n_queries * n_keys
+        assert visible_blocks(n_queries, n_keys, True, block=1) == seen
+        assert visible_blocks(n_queries, n_keys, False, block=1) == n_queries * n_keys
 
 
 def result(name, length, live, *, by_keys=1.0, **times):
@@ -185,8 +185,8 @@ def test_the_command_measures_and_keeps_every_workload(tmp_path, capsys, monkeyp
     monkeypatch.setattr(hardware, "gpu", lambda: DEVICE)
     path = tmp_path / "ways.json"
 
-    def measure(load, device, rounds, names, may_tune):
-        assert may_tune(load.query.shape[2]) == ""
+    def measure(load, device, rounds, names, tuning):
+        assert tuning.refusal("adasplash", load.query.shape[2], 64) == ""
         return result(load.name, load.query.shape[2], 10, chosen=3.0, tiles=6.0, keys=3.5)
 
     monkeypatch.setattr(way_command, "measure_ways", measure)
@@ -201,17 +201,18 @@ def test_adasplash_is_refused_once_its_time_is_spent(capsys, monkeypatch):
     monkeypatch.setattr(hardware, "gpu", lambda: DEVICE)
     said = []
 
-    def measure(load, device, rounds, names, may_tune):
-        said.append(may_tune(load.query.shape[2]))
-        entries = (
-            Timed("adasplash", "refused", said[-1])
-            if said[-1]
-            else Timed("adasplash", step_ms=(1.0,), first_call_s=5.0)
-        )
+    def measure(load, device, rounds, names, tuning):
+        shape = "adasplash", load.query.shape[2], load.query.shape[3]
+        said.append(tuning.refusal(*shape))
+        if not said[-1]:
+            with tuning.spending(*shape):
+                time.sleep(0.002)
+        tuned = Timed("adasplash", step_ms=(1.0,))
+        entries = Timed("adasplash", "refused", said[-1]) if said[-1] else tuned
         kept = result(load.name, load.query.shape[2], 10, chosen=3.0)
         return dataclasses.replace(kept, entries=(*kept.entries, entries))
 
     monkeypatch.setattr(way_command, "measure_ways", measure)
     arguments = ("--workload", "gauss1", "--workload", "gauss4", "--length", "64", "--length", "128")
-    assert run(*arguments, "--tuning-time", "4") == 0
+    assert run(*arguments, "--tuning-time", "0.001") == 0
     assert said[:2] == ["", ""] and all("--tuning-time" in line for line in said[2:])
