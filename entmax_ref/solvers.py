@@ -336,7 +336,7 @@ def mixture(at: Bracket, sums: Sums, alpha: float) -> Bracket:
     """Take the step of the kernels: `active_set` inside a bracket that `newton_norm` and the residual narrow.
 
     Lands on either side; its ``lo`` is a lower bound at every pass, which is what a block mask may be built from. Where
-    the proposal leaves the bracket, it is halved (for alpha strictly between 1.5 and 2: its lower end is taken).
+    the proposal leaves the bracket, it is halved (for alpha above 1.5: its lower end is taken).
 
     Notes
     -----

@@ -10,6 +10,7 @@ import triton.language as tl
 from .lists import MANY, NUMBERS, list_pointers, listed, load_numbers, load_path
 from .power import (
     active_set_step,
+    bend_of,
     gap_powers,
     least_tolerance,
     load_order,
@@ -98,6 +99,7 @@ def refine_kernel(
     residual = tl.where(open_rows, float("inf"), 0.0)
     residual = tl.where(tau == tau, residual, tau)
     passes = tl.zeros([BLOCK_M], tl.int32)
+    slope_before, moved = tl.zeros([BLOCK_M], tl.float32), tl.zeros([BLOCK_M], tl.float32)
 
     # Rounding of a sum: three per term, the tree inside a tile, the compensated sum over tiles.
     # Lemmas: compensated_sum, computed_mass_certifies
@@ -129,9 +131,11 @@ def refine_kernel(
         mass += mass_error
 
         defect = tl.abs(mass - 1.0)
+        bend = bend_of(mass, slope, curve, slope_before, moved, POWER)
         next_rest, next_lo, next_hi = safeguarded_step(
-            rest, lo, hi, mass, slope, curve, tolerance, RELATIVE_ERROR, length * 2.0**-23, order, POWER
+            rest, lo, hi, mass, slope, bend, tolerance, RELATIVE_ERROR, length * 2.0**-23, order, POWER
         )
+        slope_before, moved = slope, next_rest - rest
         # The base follows tau; the bracket, counted from it, moves the other way.
         next_base, error = add_exactly(base, next_rest)
         next_lo, next_hi, next_rest = next_lo - next_rest + error, next_hi - next_rest + error, error

@@ -34,7 +34,7 @@ from entmax_ref.stages.histogram import Bracket, bin_edges, histogram, linear_ed
 from entmax_ref.stages.output import Output, gaps, output, probs_and_sensitivity
 from entmax_ref.stages.refine import Refined, refine
 from entmax_ref.stages.solve import solve
-from entmax_ref.stages.steps import active_set_step, norm_step, safeguarded_step, sums
+from entmax_ref.stages.steps import active_set_step, density, norm_step, safeguarded_step, sums
 
 __all__ = [
     "Bracket",
@@ -52,6 +52,7 @@ __all__ = [
     "collect",
     "delta",
     "dense",
+    "density",
     "gaps",
     "histogram",
     "linear_edges",

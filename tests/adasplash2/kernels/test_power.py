@@ -15,6 +15,7 @@ import entmax_ref
 from adasplash2.kernels.alpha_weight import alpha_weight, gap_weight
 from adasplash2.kernels.power import (
     active_set_step,
+    bend_of,
     counted_root,
     gap_curve,
     gap_powers,
@@ -65,14 +66,16 @@ def test_powers_of_gaps_are_right_to_their_roundings(alpha):
     live = wide > 0.0
     safe = np.where(live, wide, 1.0)
     # The logarithm's 2 units, the power's rounding and two products, the exponential; products of gaps have fewer.
-    exponents = (power, power - 1.0, max(power - 2.0, 0.0) if power in (1, 2) else power - 2.0)
+    exponents = (power, power - 1.0, power - 2.0)
     for row, exponent in [*enumerate(exponents), *enumerate(exponents, start=4)]:
         exact = np.where(live, safe**exponent, wide if row % 4 < 2 else 0.0)
+        if exponent < 0.0 and power == 1.0:
+            exact = np.zeros_like(exact)  # no share in the second derivative
         size = np.abs(exponent * np.log(safe)) + np.abs(np.log(safe) * power)
         np.testing.assert_array_less(
             abs(found[row] - exact)[:-2], 2.0**-126 + (12.0 + 8.0 * size)[:-2] * U * abs(exact[:-2])
         )
-        assert found[row][-1] == 1.0
+        assert found[row][-1] == exact[-1]
     assert np.isnan(found[[0, 1, 4, 5], -2]).all() and (found[[0, 1, 2, 4, 5, 6], -3] == 0.0).all()
     assert (found[3] == 2.0 * (1.0 if alpha in POWERS else alpha - 1.0)).all()
 
@@ -156,3 +159,26 @@ def test_alpha_moves_scores_by_these_weights(step):
         # The closed form begins where it has lost 8 times its rounding, of which it has 8.
         assert (abs(found[:-2] - exact) <= 64 * U * abs(exact)).all()
         assert found[-2] == 0.0 and np.isnan(found[-1])
+
+
+@triton.jit
+def bend_kernel(sums_ptr, out_ptr, POWER: tl.constexpr, N: tl.constexpr):
+    rows = tl.arange(0, N)
+    mass, slope, curve = tl.load(sums_ptr + rows), tl.load(sums_ptr + N + rows), tl.load(sums_ptr + 2 * N + rows)
+    before, moved = tl.load(sums_ptr + 3 * N + rows), tl.load(sums_ptr + 4 * N + rows)
+    tl.store(out_ptr + rows, bend_of(mass, slope, curve, before, moved, POWER))
+
+
+def test_what_a_step_bends_by_is_specified():
+    """For alpha 2 the density of the scores, between two points or supposed; for any other the curve."""
+    rng = np.random.default_rng(2)
+    mass, curve = rng.uniform(0.1, 9.0, N), rng.uniform(0.0, 9.0, N)
+    slope, before = rng.integers(1, 999, (2, N)).astype(np.float64)
+    moved = np.where(np.arange(N) % 3 > 0, rng.normal(size=N) * 0.01, 0.0)
+    sums = np.stack([mass, slope, curve, before, moved]).astype(np.float32)
+    out = torch.empty(2, N, device=DEVICE)
+    for row, power in enumerate((1, 2)):
+        bend_kernel[(1,)](torch.from_numpy(sums).to(DEVICE), out[row], power, N)
+    mass, slope, curve, before, moved = sums.astype(np.float64)
+    np.testing.assert_allclose(out[0].cpu().numpy(), stages.density(mass, slope, before, moved), rtol=8 * U)
+    np.testing.assert_array_equal(out[1].cpu().numpy(), sums[2])
