@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 
 import torch
 
@@ -37,6 +38,14 @@ MOST_WIDE = 3
 # H200, head_dim 64, forward in ms with 110, 140, 180, 240: topic16 at 32768 3.68, 3.62, 3.59, 3.59, gauss1 at 8192
 # 3.67, 3.55, 3.49, 3.44, gauss2 at 2048 1.30, 1.26, 1.25, 1.24.
 SHARED_WORDS = 240
+# Entries per candidate tile from which on a block goes by tiles altogether, by the length of the row, at most; of 512
+# that the tile of head_dim 64 may have.  2026-12-01, H200, head_dim 64, step in ms without it, with 290, 340, 390 and
+# all by tiles: gauss0.5 at 256 3.39, 2.04, 2.71, 2.71, 1.69, at 512 3.93, 2.51, 2.86, 2.86, 2.14, at 2048 5.33, 4.64,
+# 4.81, 4.79, 4.31; gauss1 at 256 2.70, 2.04, 2.28, 2.33, 1.69, at 1024 3.39, 3.28, 3.40, 3.39, 2.80; topic16 at 512
+# 1.95, 2.07, 1.99, 1.96, 1.80, at 1024 1.99, 2.17, 2.06, 1.98, 2.01.  Not for longer rows: those of their first blocks
+# are crowded too, and without their support in the pool the first blocks of keys go by tiles (gauss1 with 340 at 8192
+# 7.39 for 6.57, at 32768 15.5 for 12.2).
+MANY_WORDS = {2**9: 290, 2**11: 340, 2**31: 2**16}
 # Places for the support of a row, on average over a head: a head that needs more goes by tiles in the backward.
 ROW_SUPPORT = 40
 # A block of keys goes by tiles where one of its keys supports more rows than this.
@@ -72,9 +81,14 @@ def index_type(length: int) -> torch.dtype:
     return torch.int16 if length <= SHORT_LENGTH else torch.int32
 
 
+def by_length(table: Mapping[int, int], n_keys: int) -> int:
+    """Return the entry of the first length that is not exceeded."""
+    return next(entry for length, entry in table.items() if n_keys <= length)
+
+
 def entries_of(n_keys: int) -> int:
     """Return how many entries a row may have."""
-    return next(entries for length, entries in ROW_ENTRIES.items() if n_keys <= length)
+    return by_length(ROW_ENTRIES, n_keys)
 
 
 def ceil_div(value: int, by: int) -> int:
@@ -104,6 +118,7 @@ class Problem:
     row_entries: int | None = None
     most_wide: int = MOST_WIDE
     shared_words: int = SHARED_WORDS
+    many_words: int | None = None
     row_support: int = ROW_SUPPORT
     column_rows: int = COLUMN_ROWS
     row_pairs: int = ROW_PAIRS
@@ -213,6 +228,11 @@ class Problem:
         if self.row_entries is not None:
             return self.row_entries
         return entries_of(self.n_keys) if self.by_keys else 0
+
+    @property
+    def most_words(self) -> int:
+        """Entries per candidate tile from which on a block goes by tiles."""
+        return by_length(MANY_WORDS, self.n_keys) if self.many_words is None else self.many_words
 
     @property
     def listed_shape(self) -> tuple[int, int, int]:

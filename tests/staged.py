@@ -80,8 +80,8 @@ def small_launch(tile=TILE, dense=TILE):
 
 # What makes every block take one path.
 PATHS = {
-    "few": {"row_entries": entries_of(1), "shared_words": 2**20},
-    "shared": {"row_entries": entries_of(1), "shared_words": 0},
+    "few": {"row_entries": entries_of(1), "shared_words": 2**20, "many_words": 2**20},
+    "shared": {"row_entries": entries_of(1), "shared_words": 0, "many_words": 2**20},
     "many": {"row_entries": 0},
 }
 

@@ -34,7 +34,8 @@ def collect_kernel(
     query, key, lo_ptr, lists_ptr, numbers_ptr, entries_ptr, counts_ptr, n_wide_ptr, n_unsolved_ptr,
     ranges, alphas_ptr, z_scale, first_tile, n_part_heads, heads, group, n_queries, n_keys, capacity, entry_capacity,
     row_places,
-    IS_CAUSAL: tl.constexpr, POWER: tl.constexpr, KEYS: tl.constexpr, SHARED_WORDS: tl.constexpr,
+    IS_CAUSAL: tl.constexpr, POWER: tl.constexpr, KEYS: tl.constexpr,
+    SHARED_WORDS: tl.constexpr, MANY_WORDS: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, HEAD_DIM: tl.constexpr,
 ):  # fmt: skip
     """Grid (some of the query blocks * batch * heads, from ``first_tile`` on).
@@ -43,7 +44,8 @@ def collect_kernel(
     at most entry_capacity, int64 (blocks of this start, BLOCK_M * row_places), and how many, int32 (.., BLOCK_M); and 0
     for what `score_keys` counts by block, and `solve` over all.
     Blocks that the dense pass found to have many live keys are left out, and so, from here on, is a block of which a
-    row has no room.  Blocks of SHARED_WORDS or more entries a candidate get their output by tiles.
+    row has no room, or that has MANY_WORDS or more entries a candidate.  From SHARED_WORDS on the output of a block
+    comes by tiles.
     Invariant: a key of no entry has ``z <= lo <= tau``.  Lemmas: threshold_subset, dense_bound_float
     """
     n_blocks = tl.cdiv(n_queries, BLOCK_M)
@@ -87,4 +89,4 @@ def collect_kernel(
     full = any_of(exists & (count > entry_capacity))
     words = sum_of(tl.where(exists, count, 0))
     path = tl.where((path == FEW) & (length > 0) & (words >= length * SHARED_WORDS), SHARED, path)
-    store_path(numbers_ptr, tl.where(full > 0, MANY, path))
+    store_path(numbers_ptr, tl.where((full > 0) | ((length > 0) & (words >= length * MANY_WORDS)), MANY, path))

@@ -173,11 +173,12 @@ def bend_of(mass, slope, curve, slope_before, moved, POWER: tl.constexpr):
     support for each unit that tau rises by.
 
     Counted between the point of ``slope_before`` and the present one, which lies ``moved`` beyond it; where there was
-    none, ``moved`` is 0, and a distribution is supposed (`entmax_ref.stages.density`).
+    none, ``moved`` is 0, and far from the root a distribution is supposed (`entmax_ref.stages.density`).
     """
     if POWER == 1:
         counted = tl.maximum((slope_before - slope) / tl.where(moved != 0.0, moved, 1.0), 0.0)
-        bend = tl.where(moved != 0.0, counted, 0.75 * slope * slope / mass)
+        supposed = tl.where(tl.abs(mass - 1.0) > 0.1, 0.75 * slope * slope / mass, 0.0)
+        bend = tl.where(moved != 0.0, counted, supposed)
     else:
         bend = curve
     return bend
@@ -215,16 +216,17 @@ def active_set_step(mass, slope, curve, order, POWER: tl.constexpr):
 
 
 @triton.jit
-def retreat(lo, hi, order, POWER: tl.constexpr):
-    """Return where a row goes whose step leaves its bracket: the middle, or the lower end for alpha above 1.5.
+def retreat(nearest, lo, hi, order, POWER: tl.constexpr):
+    """Return where a row goes whose step leaves its bracket: the middle, or for alpha above 1.5 where `norm_step` led
+    to, ``nearest``.
 
     There the second derivative is unbounded where a key enters the support, and from the left Newton cannot fail.
     """
-    middle = 0.5 * (lo + hi)
+    middle, nearest = 0.5 * (lo + hi), tl.minimum(nearest, hi)
     if POWER == 0:
-        middle = tl.where(order[1] > 0.5, lo, middle)
+        middle = tl.where(order[1] > 0.5, nearest, middle)
     elif POWER == 1:
-        middle = lo
+        middle = nearest
     return middle
 
 

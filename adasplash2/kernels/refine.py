@@ -36,27 +36,29 @@ from .visible import visible_tile
 
 @triton.jit
 def safeguarded_step(
-    tau, lo, hi, mass, slope, curve, tolerance, relative_error, slope_error, order, POWER: tl.constexpr
+    tau, lo, hi, nearest, mass, slope, curve, tolerance, relative_error, slope_error, order, POWER: tl.constexpr
 ):
-    """One step from tau; float32[rows] each.  Returns tau, lo, hi with lo <= exact tau and lo <= tau.
+    """One step from tau; float32[rows] each.  Returns tau, lo, hi and nearest with lo <= exact tau and lo <= tau.
 
     hi bounds the exact tau only up to the rounding of the mass.  From a point far to the left the sums are large and
-    round much: without its slack lo would pass the root, and the row could not reach its tolerance.  ``slope_error`` is
-    what the slope, a plain sum over tiles, may be off beyond that; it scales the step and no more.
+    round much: without its slack lo would pass the root, and the row could not reach its tolerance.  ``nearest`` is lo
+    without the slack, a point to go to and no bound.  ``slope_error`` is what the slope, a plain sum over tiles, may be
+    off beyond that; it scales the step and no more.
     Lemmas: step_keeps_bracket, newton_norm_left, residual_bound, mask_bound_float
     """
     way = norm_step(mass, slope, order, POWER)
     slack = norm_step_slack(mass, slope, relative_error, order, POWER) + slope_error * tl.abs(way)
     # One more rounding of the sum itself, relative to its size (at most 1).
     lo = tl.maximum(lo, tau + way - slack - 2.0**-23)
+    nearest = tl.maximum(nearest, tau + way)
     hi = tl.where(mass < 1.0, tl.minimum(hi, tau), tl.minimum(hi, tau + (mass - 1.0)))
     step = tau + active_set_step(mass, slope, curve, order, POWER)
-    # Next to the root the two steps differ by less than their rounding, so one short of lo moves up to it; a missing
-    # root is NaN, fails the comparison and retreats; a row that has converged stays where it is.
-    step = tl.maximum(step, lo, propagate_nan=tl.PropagateNan.ALL)
+    # From the right a step may lead back behind a point that was proven to lie left of the root, or next to it.
+    step = tl.maximum(step, tl.where(nearest < tau, nearest, lo), propagate_nan=tl.PropagateNan.ALL)
+    # A missing root is NaN, fails the comparison and retreats; a row that has converged stays where it is.
     inside = step <= hi
-    otherwise = tl.where(tl.abs(mass - 1.0) <= tolerance, tau, retreat(lo, hi, order, POWER))
-    return tl.maximum(tl.where(inside, step, otherwise), lo), lo, hi
+    otherwise = tl.where(tl.abs(mass - 1.0) <= tolerance, tau, retreat(nearest, lo, hi, order, POWER))
+    return tl.maximum(tl.where(inside, step, otherwise), lo), lo, hi, nearest
 
 
 @triton.jit
@@ -99,6 +101,7 @@ def refine_kernel(
     residual = tl.where(open_rows, float("inf"), 0.0)
     residual = tl.where(tau == tau, residual, tau)
     passes = tl.zeros([BLOCK_M], tl.int32)
+    nearest = lo
     slope_before, moved = tl.zeros([BLOCK_M], tl.float32), tl.zeros([BLOCK_M], tl.float32)
 
     # Rounding of a sum: three per term, the tree inside a tile, the compensated sum over tiles.
@@ -132,12 +135,13 @@ def refine_kernel(
 
         defect = tl.abs(mass - 1.0)
         bend = bend_of(mass, slope, curve, slope_before, moved, POWER)
-        next_rest, next_lo, next_hi = safeguarded_step(
-            rest, lo, hi, mass, slope, bend, tolerance, RELATIVE_ERROR, length * 2.0**-23, order, POWER
+        next_rest, next_lo, next_hi, next_nearest = safeguarded_step(
+            rest, lo, hi, nearest, mass, slope, bend, tolerance, RELATIVE_ERROR, length * 2.0**-23, order, POWER
         )
         slope_before, moved = slope, next_rest - rest
         # The base follows tau; the bracket, counted from it, moves the other way.
         next_base, error = add_exactly(base, next_rest)
+        nearest = next_nearest - next_rest + error
         next_lo, next_hi, next_rest = next_lo - next_rest + error, next_hi - next_rest + error, error
         # A row that is within takes this last step (it costs nothing) and then stays as it is, so that its
         # result does not depend on the other rows of the tile.

@@ -60,7 +60,8 @@ def forward_calls_by_keys(
                 tile
                 | keys
                 | {"POWER": problem.power}
-                | {"BLOCK_M": launch.dense_m, "BLOCK_N": launch.dense_n, "SHARED_WORDS": problem.shared_words},
+                | {"BLOCK_M": launch.dense_m, "BLOCK_N": launch.dense_n}
+                | {"SHARED_WORDS": problem.shared_words, "MANY_WORDS": problem.most_words},
             ),
             Call(
                 "score_keys",

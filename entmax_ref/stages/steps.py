@@ -90,11 +90,14 @@ def density(mass: Floats, slope: Floats, slope_before: Floats, moved: Floats) ->
     density : ndarray of float64, shape (...)
         What `active_set_step` takes as ``curve``: the scores between the two points over their distance. Without
         another point, ``3 / 4 * slope ** 2 / mass``: it would be 1 / 2 if the gaps were spread evenly, and 1 if they
-        were exponential, as in the tail of a distribution.
+        were exponential, as in the tail of a distribution. But 0 where the mass is within a tenth of 1: there equal
+        scores, of which it is wrong, are as likely, and Newton's step leaves little.
     """
     with np.errstate(invalid="ignore", divide="ignore"):  # a support of no key has no mass
         counted = np.maximum((slope_before - slope) / np.where(moved != 0.0, moved, 1.0), 0.0)
-        return np.where(moved != 0.0, counted, 0.75 * slope * slope / mass)
+        supposed = np.where(np.abs(mass - 1.0) > 0.1, 0.75 * slope * slope / mass, 0.0)
+        result: Floats = np.where(moved != 0.0, counted, supposed)
+    return result
 
 
 def active_set_step(mass: Floats, slope: Floats, curve: Floats, alpha: float) -> Floats:

@@ -24,7 +24,7 @@ FEW, SHARED, MANY = 0, 1, 2
 @examples(15)
 @given(z=score_matrices(), alpha=st.sampled_from(ALPHAS), is_causal=st.booleans())
 def test_entries_name_the_keys_above_the_bound_in_order(z, alpha, is_causal):
-    run = staged(z, alpha, is_causal=is_causal, row_entries=70, shared_words=2**20)
+    run = staged(z, alpha, is_causal=is_causal, row_entries=70, shared_words=2**20, many_words=2**20)
     if run.problem.tiles_at_once < run.problem.n_tiles:
         return  # the scratch holds the last part only
     lo = run.row("dense", "lo")
@@ -47,7 +47,7 @@ def test_a_row_without_room_leaves_its_block_to_the_tiles(entries):
     z = np.full((TILE, 8 * TILE), -10.0, dtype=np.float32)
     z[:, 0] = 0.0
     z[5, [1, 2 * TILE, 5 * TILE, 7 * TILE]] = -1e-3  # four words: the first holds two keys
-    run = staged(z, row_entries=entries, shared_words=2**20)
+    run = staged(z, row_entries=entries, shared_words=2**20, many_words=2**20)
     assert run.row("dense", "row_max").max() == 0.0
     assert run.paths()[0] == (FEW if entries >= 4 else MANY)
 
@@ -56,6 +56,23 @@ def test_blocks_of_many_entries_a_candidate_share_their_tiles():
     z = np.zeros((TILE, 4), dtype=np.float32)
     assert staged(z, row_entries=8, shared_words=TILE).paths("collect")[0] == SHARED
     assert staged(z, row_entries=8, shared_words=TILE + 1).paths("collect")[0] == FEW
+
+
+def test_blocks_of_too_many_entries_a_candidate_go_by_tiles():
+    z = np.zeros((TILE, 4), dtype=np.float32)
+    for many_words, path in ((TILE, MANY), (TILE + 1, SHARED)):
+        run = staged(z, row_entries=8, shared_words=TILE, many_words=many_words)
+        assert run.paths("collect")[0] == run.paths()[0] == path
+        np.testing.assert_allclose(run.tau(), run.z.max(axis=1) - 0.5, atol=2.0**-20)
+
+
+def test_only_short_rows_leave_a_block_for_its_entries():
+    found = []
+    for length in (512, 513, 2048, 2049):
+        query = torch.empty(1, 1, length, 64, dtype=torch.bfloat16, device="meta")
+        found.append(Problem.of(query, query, alpha=1.5, scale=0.1, is_causal=True, backend="cuda", arch="sm_90"))
+    assert [run.most_words for run in found] == [290, 340, 340, 2**16]
+    assert dataclasses.replace(found[0], many_words=7).most_words == 7
 
 
 @pytest.mark.parametrize("is_causal", [False, True])

@@ -16,7 +16,7 @@ from adasplash2.stages import backward_calls, forward_calls
 from adasplash2.state import empty_backward, empty_forward
 from entmax_ref import stages
 
-BY_KEYS = {"row_entries": entries_of(1), "shared_words": 2**20, "row_support": 256}
+BY_KEYS = {"row_entries": entries_of(1), "shared_words": 2**20, "many_words": 2**20, "row_support": 256}
 BY_KEYS |= {"row_pairs": 2**20, "column_pairs": 2**20, "turn_pairs": 2**20}
 
 

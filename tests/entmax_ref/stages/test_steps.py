@@ -49,7 +49,8 @@ def test_the_general_step_meets_that_of_three_halves(alpha):
     assert (np.isfinite(general) == np.isfinite(special)).mean() > 0.9 and both.any()
     # to first order in alpha, and a root next to zero turns an error e into its square root
     assert (abs(general - special)[both] <= 1e-3 * (1.0 + abs(special[both]))).all()
-    np.testing.assert_allclose(stages.active_set_step(mass, slope, 0.0 * count, 2.0), (mass - 1.0) / slope, rtol=8 * ULP)
+    straight = stages.active_set_step(mass, slope, 0.0 * count, 2.0)
+    np.testing.assert_allclose(straight, (mass - 1.0) / slope, rtol=8 * ULP)
 
 
 def test_the_step_of_alpha_two_is_exact_for_evenly_spread_scores():
