@@ -12,6 +12,7 @@ from .power import (
     active_set_step,
     bend_of,
     gap_powers,
+    least_step,
     least_tolerance,
     load_order,
     norm_step,
@@ -53,11 +54,11 @@ def safeguarded_step(
     nearest = tl.maximum(nearest, tau + way)
     hi = tl.where(mass < 1.0, tl.minimum(hi, tau), tl.minimum(hi, tau + (mass - 1.0)))
     step = tau + active_set_step(mass, slope, curve, order, POWER)
-    # From the right a step may lead back behind a point that was proven to lie left of the root, or next to it.
-    step = tl.maximum(step, tl.where(nearest < tau, nearest, lo), propagate_nan=tl.PropagateNan.ALL)
+    # Next to the root the two steps differ by less than their rounding, so one short of lo moves up to it.
+    step = tl.maximum(step, least_step(tau, lo, nearest, POWER), propagate_nan=tl.PropagateNan.ALL)
     # A missing root is NaN, fails the comparison and retreats; a row that has converged stays where it is.
     inside = step <= hi
-    otherwise = tl.where(tl.abs(mass - 1.0) <= tolerance, tau, retreat(nearest, lo, hi, order, POWER))
+    otherwise = tl.where(tl.abs(mass - 1.0) <= tolerance, tau, retreat(lo, hi, nearest, order, POWER))
     return tl.maximum(tl.where(inside, step, otherwise), lo), lo, hi, nearest
 
 
