@@ -36,8 +36,8 @@ WORKLOADS = (
 CONTENDERS = ("flash", "cudnn", "adasplash")
 # More than a tile has pairs; times the tiles of a row it stays below 2**31.
 ALWAYS = 2**16
-# What is replaced in the problem.  By keys goes every block that has room for them, and the other ones by tiles.
 _THRESHOLDS = ("shared_words", "many_words", "most_wide", "row_pairs", "column_pairs", "turn_pairs")
+# What is replaced in the problem.  By keys goes every block that has room for them, and the other ones by tiles.
 WAYS: dict[str, dict[str, int]] = {
     "chosen": {},
     "tiles": {"row_entries": 0},
