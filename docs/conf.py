@@ -24,6 +24,7 @@ extensions = [
     "claims",
     "commands",
     "conformance",
+    "development",
     "evidence",
     "options",
     "speed",

@@ -106,6 +106,50 @@ def proof_sections(root: Path) -> list[str]:
     return re.findall(r"^### (\w+)$", text, flags=re.MULTILINE)
 
 
+@dataclass(frozen=True)
+class Reason:
+    """One section of ``proofs/REASONS.md``: why a reader should believe a claim, and under which stage it stands."""
+
+    name: str
+    stage: str
+    text: str
+
+
+def reasons(root: Path) -> list[Reason]:
+    """Return the sections of ``proofs/REASONS.md`` in the order of the file."""
+    found, stage = [], ""
+    for section in re.split(r"^(?=###? )", (root / "proofs" / "REASONS.md").read_text(encoding="utf-8"), flags=re.M)[
+        1:
+    ]:
+        heading, _, text = section.partition("\n")
+        if heading.startswith("### "):
+            found.append(Reason(heading.removeprefix("### "), stage, text.strip()))
+        else:
+            stage = heading.removeprefix("## ")
+    return found
+
+
+def reason_problems(root: Path, entries: list[Claim]) -> list[str]:
+    """Return one line for each claim without its one reason, or with it under another stage than its theorem."""
+    given = reasons(root)
+    names, theorem = [reason.name for reason in given], {claim.name: claim.theorem for claim in entries}
+    found = [
+        f"{name}: {names.count(name)} sections '### {name}' in proofs/REASONS.md"
+        for name in theorem
+        if names.count(name) != 1
+    ]
+    for reason in given:
+        if reason.name not in theorem:
+            found.append(f"{reason.name}: has a reason but no entry in proofs/ledger.toml")
+        elif not reason.text or not reason.stage:
+            found.append(f"{reason.name}: proofs/REASONS.md has no text, or no stage above it")
+        elif theorem[reason.name] and theorem[reason.name].split(".")[0] != reason.stage:
+            found.append(
+                f"{reason.name}: under {reason.stage} in proofs/REASONS.md, the theorem is {theorem[reason.name]}"
+            )
+    return found
+
+
 def theorem_problems(root: Path, entries: list[Claim]) -> list[str]:
     """Return one line for each claim whose theorem is missing, not finished, or not what it was."""
     stated = theorems.statements(root, kinds=("Theorem",))
@@ -147,7 +191,7 @@ def problems(root: Path) -> list[str]:
             for name in sorted(set(sites) - set(known))
         ]
     found += [f"{name}: has a proof but no entry in proofs/ledger.toml" for name in sections if name not in known]
-    found += theorem_problems(root, entries)
+    found += reason_problems(root, entries) + theorem_problems(root, entries)
     for claim in entries:
         sites = sorted(code.get(claim.name, ()))
         if claim.status not in STATUSES:

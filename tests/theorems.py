@@ -11,6 +11,7 @@ space; comments do not count. What a file may hold is a list of what is allowed,
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from pathlib import Path
 
 SPECIFICATION = "specification"
@@ -19,7 +20,7 @@ STATED = ("Lemma", "Theorem")
 DEFINED = ("Definition", "Fixpoint", "Inductive")
 UNFINISHED = re.compile(r"\b(?:admit|give_up|Admitted|Abort|Axiom|bypass_check|Unset|shelve)\b")
 
-STATEMENT = re.compile(r"(Lemma|Theorem)\s+(\w+)\s*(.*)", flags=re.DOTALL)
+STATEMENT = re.compile(r"(Lemma|Theorem)\s+([\w']+)\s*(.*)", flags=re.DOTALL)
 
 
 def stages(root: Path) -> list[str]:
@@ -62,6 +63,37 @@ def shown(root: Path, name: str) -> str:
     if found is None:
         raise KeyError(f"proofs/{stage}.v: no theorem {own} whose proof begins on a line of its own")
     return found.group(0)
+
+
+@dataclass(frozen=True)
+class Block:
+    """A piece of a Coq file: ``kind`` is its first word, or ``comment`` or ``heading``; ``proof`` may be empty."""
+
+    kind: str
+    name: str
+    text: str
+    proof: str
+
+
+def blocks(root: Path, stage: str) -> list[Block]:
+    """Return a file of the development in pieces for a reader, in its order; only blank lines are left out."""
+    found: list[Block] = []
+    lines = (root / "proofs" / f"{stage}.v").read_text(encoding="utf-8").splitlines()
+    while lines:
+        if not lines[0].strip():
+            lines.pop(0)
+            continue
+        first, *rest = re.findall(r"[\w']+", lines[0].removeprefix("(*"))
+        if lines[0].startswith("(*"):
+            kind, name, end = "heading" if lines[0].startswith("(** ** ") else "comment", "", "*)"
+        else:
+            kind, end = first, "Qed." if first in STATED else "."
+            name = rest[0] if first in (*STATED, *DEFINED) else ""
+        length = next(number for number, line in enumerate(lines, 1) if line.rstrip().endswith(end))
+        taken, lines = [line for line in lines[:length] if line.strip()], lines[length:]
+        start = next((number for number, line in enumerate(taken) if line.startswith("Proof.")), length)
+        found.append(Block(kind, name, "\n".join(taken[:start]), "\n".join(taken[start:])))
+    return found
 
 
 def gaps(root: Path) -> list[str]:

@@ -35,6 +35,7 @@ def project(tmp_path: Path) -> Path:
         + ENTRY.format(name="second", status="assumed", code='["entmax_ref/map.py"]'),
     )
     write(tmp_path, "proofs/README.md", "# Proofs\n\n### first\n\nObvious.\n")
+    write(tmp_path, "proofs/REASONS.md", "# Reasons\n\n## map\n\n### first\n\nSee.\n\n### second\n\nSo.\n")
     write(tmp_path, "entmax_ref/map.py", '"""A map.  Lemmas: first,\nsecond\n"""\n')
     write(tmp_path, "adasplash2/kernels/stage.py", "# rounding is monotone. Lemma: first\n")
     write(
@@ -75,6 +76,11 @@ def test_agreement_is_recognised(project):
         ("proofs/README.md", "### first", "### fisrt", "first: no section"),
         ("proofs/README.md", "### first", "### fisrt", "fisrt: has a proof but no entry"),
         ("proofs/README.md", "Obvious.", "Obvious.\n\n### first", "first: proved more than once"),
+        ("proofs/REASONS.md", "### first", "### fisrt", "first: 0 sections"),
+        ("proofs/REASONS.md", "### first", "### fisrt", "fisrt: has a reason but no entry"),
+        ("proofs/REASONS.md", "### second", "### first", "first: 2 sections"),
+        ("proofs/REASONS.md", "See.", "", "first: proofs/REASONS.md has no text"),
+        ("proofs/ledger.toml", 'theorem = ""', 'theorem = "other.first"', "first: under map in proofs/REASONS.md"),
         ("proofs/ledger.toml", '"second"', '"first"', "first: in the ledger more than once"),
         ("proofs/ledger.toml", '"assumed"', '"believed"', "second: status 'believed'"),
         ("proofs/ledger.toml", "One is one.", "", "the statement must be one line"),

@@ -38,6 +38,17 @@ def test_every_theorem_can_be_shown():
         assert theorems.sentences(theorems.shown(ROOT, name)) == [f"Theorem {name.split('.')[1]} {statement}"]
 
 
+@pytest.mark.parametrize("stage", theorems.stages(ROOT))
+def test_a_reader_sees_all_of_a_file(stage):
+    shown = theorems.blocks(ROOT, stage)
+    text = (ROOT / "proofs" / f"{stage}.v").read_text(encoding="utf-8")
+    pieces = [piece for block in shown for piece in (block.text, block.proof) if piece]
+    assert "\n".join(pieces).splitlines() == [line for line in text.splitlines() if line.strip()]
+    stated = [f"{stage}.{block.name}" for block in shown if block.kind in theorems.STATED]
+    assert stated == [name for name in theorems.statements(ROOT) if name.split(".")[0] == stage]
+    assert all(block.proof for block in shown if block.kind in theorems.STATED)
+
+
 def test_comments_are_no_sentences():
     text = "(* a. (* b. *) c. *) Lemma one : 1 = 1.\nProof. (** so. *) reflexivity. Qed.\n"
     assert theorems.sentences(text) == ["Lemma one : 1 = 1", "Proof", "reflexivity", "Qed"]
