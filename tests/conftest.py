@@ -1,10 +1,12 @@
-"""What holds for every test: the Hypothesis profile, the interpreter without a GPU, the gpu marker."""
+"""What holds for every test: the Hypothesis profile, the interpreter without a GPU, the gpu marker, the claims."""
 
 from __future__ import annotations
 
 import importlib.util
 import os
+from pathlib import Path
 
+import executed
 import pytest
 from hypothesis import settings
 
@@ -31,6 +33,12 @@ collect_ignore = [] if HAS_TORCH else ["adasplash2"]
 # every time, so that a change is judged by its own merits; elsewhere they differ from run to run.
 settings.register_profile("project", deadline=None, print_blob=True, derandomize="CI" in os.environ)
 settings.load_profile("project")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """After a complete run, name the claims that no test exercised; without torch no run is complete."""
+    if HAS_TORCH:
+        executed.watch(config, Path(__file__).resolve().parents[1])
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
