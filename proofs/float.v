@@ -334,8 +334,6 @@ Proof.
     rewrite V in *. nra.
 Qed.
 
-(** ** The lower bound that the refinement keeps *)
-
 Lemma float_min x : is_float x -> 0 < x -> / 2 ^ 149 <= x.
 Proof.
   intros F H. apply Rle_trans with (ulp radix2 (FLT_exp (-149) 24) x); [|apply ulp_le_id; assumption].
@@ -343,6 +341,108 @@ Proof.
   - apply bpow_le. unfold cexp, FLT_exp. lia.
   - rewrite bpow_opp, <- IZR_Zpower by lia. simpl. lra.
 Qed.
+
+(** A leaf that is a product may enter its addition unrounded, as in a fused multiply-add: it need not be a float. *)
+Theorem fused_sum : forall t h,
+  Forall (fun x => 0 <= x) (terms t) -> (depth t <= h)%nat ->
+  0 <= exact_sum t /\
+  ((h > 0)%nat -> (depth t > 0)%nat -> is_float (float_sum t) /\ 0 <= float_sum t) /\
+  Rabs (float_sum t - exact_sum t)
+    <= ((1 + u) ^ h - 1) * exact_sum t + (INR (length (terms t)) - 1) * ((1 + u) ^ h * / 2 ^ 150).
+Proof.
+  intros t h H Hh.
+  assert (E0 : 0 <= exact_sum t).
+  { apply sum_nonneg. intros x Hx. rewrite Forall_forall in H. apply H. exact Hx. }
+  assert (N0 : forall t, Forall (fun x => 0 <= x) (terms t) -> 0 <= float_sum t).
+  { clear. induction t as [x|a IHa b IHb]; intros H; simpl in *; [inversion H; assumption|].
+    apply Forall_app in H. destruct H as [Ha Hb]. specialize (IHa Ha). specialize (IHb Hb). apply fl_nonneg. lra. }
+  split; [exact E0|]. split.
+  { intros _ Hd. split; [|apply N0; exact H]. destruct t as [x|a b]; simpl in *; [lia | apply fl_float]. }
+  clear E0. revert h Hh. induction t as [x|a IHa b IHb]; intros h Hh.
+  - pose proof (proj1 (Forall_forall _ _) H x (or_introl eq_refl)) as Hx. destruct (power_bounds h) as [_ [P1 _]].
+    unfold exact_sum. simpl. rewrite Rplus_0_r, !Rminus_diag_eq, Rabs_R0 by reflexivity.
+    assert (0 <= ((1 + u) ^ h - 1) * x) by (apply Rmult_le_pos; lra). lra.
+  - simpl in H. apply Forall_app in H. destruct H as [Ha Hb]. simpl in Hh. destruct h as [|h]; [lia|].
+    specialize (IHa Ha h ltac:(lia)). specialize (IHb Hb h ltac:(lia)).
+    assert (E : exact_sum (Node a b) = exact_sum a + exact_sum b) by (unfold exact_sum; simpl; apply sum_app).
+    assert (L : INR (length (terms (Node a b))) = INR (length (terms a)) + INR (length (terms b))).
+    { simpl. rewrite app_length, plus_INR. reflexivity. }
+    rewrite E, L, <- tech_pow_Rmult. cbn [float_sum]. pose proof u_pos as U. destruct (power_bounds h) as [_ [P1 _]].
+    pose proof (N0 a Ha) as Na. pose proof (N0 b Hb) as Nb. set (A := float_sum a) in *. set (B := float_sum b) in *.
+    set (ea := exact_sum a) in *. set (eb := exact_sum b) in *. set (g := (1 + u) ^ h) in *. set (tiny := / 2 ^ 150) in *.
+    assert (T : 0 < tiny) by (unfold tiny; lra).
+    pose proof (fl_error (A + B)) as Er. fold tiny in Er. rewrite (Rabs_pos_eq (A + B)) in Er by lra.
+    set (n := INR (length (terms a)) - 1 + (INR (length (terms b)) - 1)) in *.
+    assert (S : Rabs (A + B - (ea + eb)) <= (g - 1) * (ea + eb) + n * (g * tiny)).
+    { replace (A + B - (ea + eb)) with ((A - ea) + (B - eb)) by ring. eapply Rle_trans; [apply Rabs_triang|].
+      unfold n. lra. }
+    assert (AB : A + B <= g * (ea + eb) + n * (g * tiny)) by (apply Rabs_le_inv in S; lra).
+    assert (uAB : u * (A + B) <= u * (g * (ea + eb) + n * (g * tiny))) by (apply Rmult_le_compat_l; lra).
+    assert (Tg : tiny <= (1 + u) * g * tiny).
+    { rewrite <- (Rmult_1_l tiny) at 1. apply Rmult_le_compat_r; [lra|].
+      apply Rle_trans with (1 * 1); [lra | apply Rmult_le_compat; lra]. }
+    replace (INR (length (terms a)) + INR (length (terms b)) - 1) with (n + 1) by (unfold n; ring).
+    replace (fl (A + B) - (ea + eb)) with ((fl (A + B) - (A + B)) + (A + B - (ea + eb))) by ring.
+    eapply Rle_trans; [apply Rabs_triang|].
+    replace (((1 + u) * g - 1) * (ea + eb) + (n + 1) * ((1 + u) * g * tiny))
+      with (u * (g * (ea + eb) + n * (g * tiny)) + ((g - 1) * (ea + eb) + n * (g * tiny)) + (1 + u) * g * tiny) by ring.
+    lra.
+Qed.
+
+(** ** The distance from tau *)
+
+(** z is the product of two floats, and enters the first difference unrounded; tau is the pair of base and rest. *)
+Theorem fused_gap : forall z base rest,
+  is_float base -> is_float rest ->
+  let tau := base + rest in
+  let margin x := fl (fl (x - base) - rest) in
+  (forall y, y <= z -> margin y <= margin z) /\
+  Rabs (margin z - (z - tau)) <= 3 * u * Rabs (z - tau) + 2 * u * Rabs rest + / 2 ^ 148 /\
+  (margin z <= 0 -> z - tau <= 2 * u * Rabs rest + / 2 ^ 148).
+Proof.
+  intros z base rest Fb Fr tau margin. pose proof u_pos as U. set (tiny := / 2 ^ 150).
+  assert (T : / 2 ^ 148 = 4 * tiny /\ 0 < tiny) by (unfold tiny; split; lra).
+  set (w := z - base). set (v := fl w). assert (Fv : is_float v) by apply fl_float.
+  pose proof (fl_error w) as E1. fold v tiny in E1.
+  pose proof (fl_plus_error v (- rest) Fv (float_opp _ Fr)) as E2. fold (v - rest) in E2.
+  assert (Em : margin z = fl (v - rest)) by reflexivity. rewrite Em. set (g := w - rest).
+  replace (z - tau) with g by (unfold g, w, tau; ring).
+  pose proof (Rabs_pos w) as Aw. pose proof (Rabs_pos rest) as Ar. pose proof (Rabs_pos g) as Ag.
+  assert (Ww : Rabs w <= Rabs g + Rabs rest).
+  { replace w with (g + rest) by (unfold g; ring). apply Rabs_triang. }
+  assert (uW : u * Rabs w <= u * (Rabs g + Rabs rest)) by (apply Rmult_le_compat_l; lra).
+  split; [|split].
+  - intros y Hy. unfold margin. apply fl_le. assert (fl (y - base) <= v) by (apply fl_le; unfold w; lra). lra.
+  - assert (Vr : Rabs (v - rest) <= Rabs g + (u * (Rabs g + Rabs rest) + tiny)).
+    { replace (v - rest) with (g + (v - w)) by (unfold g; ring). eapply Rle_trans; [apply Rabs_triang|]. lra. }
+    assert (uV : u * Rabs (v - rest) <= u * (Rabs g + (u * (Rabs g + Rabs rest) + tiny))) by (apply Rmult_le_compat_l; lra).
+    assert (uu : u * (u * (Rabs g + Rabs rest)) <= / 2 * (u * (Rabs g + Rabs rest))).
+    { apply Rmult_le_compat_r; [apply Rmult_le_pos|]; lra. }
+    assert (ug : 0 <= u * Rabs g) by (apply Rmult_le_pos; lra). assert (ur : 0 <= u * Rabs rest) by (apply Rmult_le_pos; lra).
+    assert (ut : u * tiny <= tiny) by (rewrite <- (Rmult_1_l tiny) at 2; apply Rmult_le_compat_r; lra).
+    replace (fl (v - rest) - g) with ((fl (v - rest) - (v - rest)) + (v - w)) by (unfold g; ring).
+    eapply Rle_trans; [apply Rabs_triang|]. lra.
+  - intros Hm. destruct (Rle_or_lt g 0) as [G|G].
+    + assert (0 <= u * Rabs rest) by (apply Rmult_le_pos; lra). lra.
+    + (* the difference rounds to rest itself *)
+      assert (Hv : v <= rest).
+      { apply Rnot_lt_le. intros L.
+        assert (M : / 2 ^ 149 <= v - rest).
+        { apply Rnot_lt_le. intros S. assert (B : Rabs (v - rest) <= / 2 ^ 126) by (rewrite Rabs_pos_eq; lra).
+          assert (Ex : is_float (v - rest)).
+          { apply FLT_format_plus_small; [apply precision_positive | exact Fv | apply float_opp; exact Fr|].
+            eapply Rle_trans; [exact B|]. change (24 + -149)%Z with (- (125))%Z. rewrite bpow_opp, <- IZR_Zpower by lia. simpl. lra. }
+          pose proof (float_min (v - rest) Ex ltac:(lra)). lra. }
+        rewrite (Rabs_pos_eq (v - rest)) in E2 by lra. apply Rabs_le_inv in E2.
+        assert (u * (v - rest) <= / 2 * (v - rest)) by (apply Rmult_le_compat_r; lra). lra. }
+      assert (Hv' : v = rest).
+      { apply Rle_antisym; [exact Hv|]. rewrite <- (fl_id rest Fr). apply fl_le. unfold g in G. lra. }
+      rewrite Hv' in E1. apply Rabs_le_inv in E1. unfold g in *.
+      assert (Gw : Rabs (w - rest) = w - rest) by (apply Rabs_pos_eq; lra). rewrite Gw in *.
+      assert (u * (w - rest) <= / 2 * (w - rest)) by (apply Rmult_le_compat_r; lra). lra.
+Qed.
+
+(** ** The lower bound that the refinement keeps *)
 
 Lemma power_near q e x x' :
   0 <= q <= 1 -> 0 <= e < 1 -> 0 < x -> Rabs (x' - x) <= e * x ->

@@ -242,3 +242,40 @@ Definition approximates (computed exact : R) : Prop := Rabs (computed - exact) <
 
 (** The lower bound of the refinement: t + step - slack - 2 ** -23, from left to right. *)
 Definition float_bound (t step slack : R) : R := fl (fl (fl (t + step) - slack) - / 2 ^ 23).
+
+(** ** The bound of the dense pass, in floats *)
+
+(** An operation that is rounded to nearest, or not at all: as the product is in a fused multiply-add. *)
+Definition rounds (computed exact : R) : Prop :=
+  Rabs (computed - exact) <= u * Rabs exact + / 2 ^ 100 /\ (0 <= exact -> 0 <= computed).
+
+Definition keys (bins : list (R * nat)) : R := sum (fun bin => INR (snd bin)) bins.
+
+(** Bins that the scan has passed, each with its distance below the maximum and its count, the nearest last; how far down
+    it is, and the sums of c * w and c * w ** 2 as computed there. It passes as long as the mass is below 1. *)
+Inductive passed (p : R) : list (R * nat) -> R -> R -> R -> Prop :=
+  | Passed_none : passed p [(0, 1%nat)] 0 0 0
+  | Passed_next bins base first second edge held width linear cross square half first' second' :
+      passed p bins base first second -> base <= edge <= 1 ->
+      rounds width (edge - base) -> rounds linear (keys bins * width) -> rounds first' (first + linear) ->
+      rounds cross (2 * first * width) -> rounds square (linear * width) ->
+      rounds half (second + cross) -> rounds second' (half + square) ->
+      (p = 1 -> first' < 1) -> (p = 2 -> second' < 1) ->
+      passed p ((edge, held) :: bins) edge first' second'.
+
+(** [knot_root] as computed, for p = 1 and p = 2. *)
+Definition computed_root (p count first second root : R) : Prop :=
+  (p = 1 -> exists rest, rounds rest (1 - first) /\ approximates root (rest / count)) /\
+  (p = 2 -> exists rest square product radicand radix bottom,
+    rounds rest (1 - second) /\ rounds square (first * first) /\ rounds product (count * rest) /\
+    rounds radicand (square + product) /\ approximates radix (sqrt radicand) /\ rounds bottom (first + radix) /\
+    approximates root (rest / bottom)).
+
+(** The bins of twelfths on an absolute grid; [excess] is how far the largest maximum lies above the edge of its own. *)
+Definition level (x : R) : Z := Zfloor (fl (12 * x)).
+
+Definition far_edge (top excess x edge : R) : Prop :=
+  exists below far, (0 <= below <= 7)%Z /\ level x = (level top - below)%Z /\
+    rounds far (excess + IZR below) /\ approximates edge (far / 12).
+
+Definition row_below (bins : list (R * nat)) : list R := counted (map (fun bin => (- fst bin, snd bin)) bins).

@@ -22,7 +22,7 @@ from .words import append_words, first_places
 def dead_products(lo, z_scale):
     """Return the products q.k of each row up to which a score is sure to lie at or below ``lo``, rounding included.
 
-    +inf where lo is: a row without a key.  Lemma: dense_bound_float
+    +inf where lo is: a row without a key.  Lemma: dead_product_float
     """
     # The quotient may err by two units in the last place, and a product by z_scale by another.
     lowered = tl.where(lo < float("inf"), lo - tl.abs(lo) * 2.0**-20, lo)
@@ -46,7 +46,7 @@ def collect_kernel(
     Blocks that the dense pass found to have many live keys are left out, and so, from here on, is a block of which a
     row has no room, or that has MANY_WORDS or more entries a candidate.  From SHARED_WORDS on the output of a block
     comes by tiles.
-    Invariant: a key of no entry has ``z <= lo <= tau``.  Lemmas: threshold_subset, dense_bound_float
+    Invariant: a key of no entry has ``z <= lo <= tau``.  Lemmas: threshold_subset, dead_product_float
     """
     n_blocks = tl.cdiv(n_queries, BLOCK_M)
     batch_head, query_block = part_place(first_tile, tl.program_id(0), n_part_heads, n_blocks)

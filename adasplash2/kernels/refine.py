@@ -106,7 +106,7 @@ def refine_kernel(
     slope_before, moved = tl.zeros([BLOCK_M], tl.float32), tl.zeros([BLOCK_M], tl.float32)
 
     # Rounding of a sum: three per term, the tree inside a tile, the compensated sum over tiles.
-    # Lemmas: compensated_sum, computed_mass_certifies
+    # Lemmas: compensated_sum, fused_sum, computed_mass_certifies
     RELATIVE_ERROR: tl.constexpr = (BLOCK_N + 8) * 2.0**-24
     index_of_pass = 0
     more = any_of(open_rows)

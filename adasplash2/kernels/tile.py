@@ -175,6 +175,7 @@ def above(products, z_scale, base, rest):
     """Return ``z - tau`` of a tile of products with the rows on axis 0, float32; ``base + rest`` is tau.
 
     One rounding of ``z - base`` and one of the difference from ``rest``: every stage that works on tiles does it so.
+    Lemma: fused_gap
     """
     return tl.fma(products, z_scale, -base[:, None]) - rest[:, None]
 

@@ -20,7 +20,7 @@ from entmax_ref import stages
 FEW, SHARED, MANY = 0, 1, 2
 
 
-@lemma("dense_bound_float")
+@lemma("dead_product_float")
 @examples(15)
 @given(z=score_matrices(), alpha=st.sampled_from(ALPHAS), is_causal=st.booleans())
 def test_entries_name_the_keys_above_the_bound_in_order(z, alpha, is_causal):

@@ -1,5 +1,7 @@
 """Do the shared leaves hold their invariants: bits, compensated sums, products?"""
 
+import fractions
+
 import numpy as np
 import pytest
 import torch
@@ -10,7 +12,7 @@ from staged import DEVICE, U
 
 from adasplash2 import problem
 from adasplash2.kernels import backward_dkdv_keys, column_paths, column_segments, lists, support
-from adasplash2.kernels.tile import WORD, add_compensated, add_exactly, any_of, inner_products, part_place
+from adasplash2.kernels.tile import WORD, above_single, add_compensated, add_exactly, any_of, inner_products, part_place
 from adasplash2.verify import stage_checks
 
 
@@ -139,3 +141,64 @@ def test_float32_products_are_float32(dim):
     sizes = a.abs().double() @ b.abs().double().T
     # tf32 would err by about 2 ** -11 of the sizes
     assert ((found.cpu().double() - exact).abs() <= dim * U * sizes).all()
+
+
+@triton.jit
+def gap_kernel(products_ptr, base_ptr, rest_ptr, found_ptr, scale, ROWS: tl.constexpr):
+    rows = tl.arange(0, ROWS)
+    found = above_single(tl.load(products_ptr + rows), scale, tl.load(base_ptr + rows), tl.load(rest_ptr + rows))
+    tl.store(found_ptr + rows, found)
+
+
+@lemma("fused_gap")
+def test_a_gap_next_to_tau_is_known_to_the_rounding_of_its_rest():
+    rows = 4096
+    rng = np.random.default_rng(0)
+    # The interpreter does not fuse: there the product must be a float.
+    bits = 24 if DEVICE == "cuda" else 12
+    scale = (2**bits - 5) * 2.0 ** -(bits + 2)
+    products = (
+        rng.integers(2 ** (bits - 1), 2**bits, rows) * 2.0 ** rng.integers(-20, 8, rows) * rng.choice([-1, 1], rows)
+    )
+    products = products.astype(np.float32)
+    z = [fractions.Fraction(float(product)) * fractions.Fraction(scale) for product in products]
+    # tau within a few units in the last place of z, so that the parts cancel, for every second row
+    near = np.array([float(score) for score in z])
+    tau = near * (1.0 + rng.integers(-3, 4, rows) * U * np.where(np.arange(rows) % 2, 1.0, 2.0**20))
+    base = tau.astype(np.float32)
+    rest = ((tau - base) * rng.random(rows)).astype(np.float32)
+    found = torch.zeros(rows, device=DEVICE)
+    gap_kernel[(1,)](*(torch.tensor(each, device=DEVICE) for each in (products, base, rest)), found, scale, rows)
+    found = found.cpu().numpy()
+    dead, lost = 0, 0
+    for score, one_base, one_rest, margin in zip(z, base, rest, found, strict=True):
+        gap = score - fractions.Fraction(float(one_base)) - fractions.Fraction(float(one_rest))
+        allowed = 2 * U * abs(float(one_rest)) + 2.0**-148
+        assert abs(float(margin) - gap) <= 3 * U * abs(gap) + allowed
+        dead += margin <= 0.0
+        lost += one_rest != 0 and abs(float(margin) - gap) > 0
+        assert margin > 0.0 or gap <= allowed
+    assert 100 < dead < rows - 100
+    assert lost > 100  # rounding did occur
+
+
+@triton.jit
+def fused_kernel(gaps_ptr, found_ptr, ROWS: tl.constexpr, KEYS: tl.constexpr):
+    rows, keys = tl.arange(0, ROWS), tl.arange(0, KEYS)
+    gaps = tl.load(gaps_ptr + rows[:, None] * KEYS + keys[None, :])
+    tl.store(found_ptr + rows, tl.sum(gaps * gaps, axis=1))
+
+
+@lemma("fused_sum")
+@pytest.mark.parametrize("exponent", [0, -30, -72])
+def test_a_sum_of_squares_is_near_whether_a_compiler_fuses_or_not(exponent):
+    rows, keys = 16, 64
+    rng = np.random.default_rng(exponent + 100)
+    gaps = (rng.random((rows, keys)) * 2.0 ** (exponent - rng.integers(0, 4, (rows, keys)))).astype(np.float32)
+    found = torch.zeros(rows, device=DEVICE)
+    fused_kernel[(1,)](torch.tensor(gaps, device=DEVICE), found, rows, keys)
+    for row, total in zip(gaps, found.cpu().tolist(), strict=True):
+        exact = sum(fractions.Fraction(float(gap)) ** 2 for gap in row)
+        # Where the product is rounded first, a term has one more rounding, and 2 ** -150 of its own.
+        assert abs(total - exact) <= ((1 + U) ** keys - 1) * exact + 2 * keys * (1 + U) ** keys * 2.0**-150
+    assert exponent != -72 or any(0 < total < 2.0**-126 for total in found.cpu().tolist())
