@@ -28,6 +28,7 @@ extensions = [
     "evidence",
     "options",
     "speed",
+    "steps",
 ]
 exclude_patterns = ["_build"]
 html_math_renderer = "mathml"

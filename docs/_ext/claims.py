@@ -91,6 +91,8 @@ def stage_page(stage: str) -> list[str]:
         lines += [f"- Status: {STATUS[claim.status]}"]
         if claim.theorem:
             lines += [f"- In Coq: :ref:`{claim.theorem} <coq-{claim.theorem.replace('.', '-')}>`, with its proof"]
+        if claim.theorem and (ROOT / "proofs" / "steps" / f"{claim.theorem}.json").is_file():
+            lines += [f"- With the goals shown: :ref:`step by step <steps-{claim.theorem.replace('.', '-')}>`"]
         lines += [f"- On paper: :ref:`proof of {claim.name} <proof-{claim.name}>`"]
         lines += [""]
         lines += listed("Code that relies on it", "source-file", sorted(code.get(claim.name, ())))
@@ -123,9 +125,9 @@ def listed(heading: str, role: str, names: list[str]) -> list[str]:
     return folded(f"{heading}: {len(names)}", items) if names else []
 
 
-def folded(summary: str, lines: list[str]) -> list[str]:
-    """Return lines of reStructuredText that a reader unfolds."""
-    before = f'   <details class="folded"><summary>{summary}</summary>'
+def folded(summary: str, lines: list[str], is_open: bool = False) -> list[str]:
+    """Return lines of reStructuredText that a reader unfolds, or folds if they are open."""
+    before = f'   <details class="folded"{" open" if is_open else ""}><summary>{summary}</summary>'
     return [".. raw:: html", "", before, "", *lines, "", ".. raw:: html", "", "   </details>", ""]
 
 
