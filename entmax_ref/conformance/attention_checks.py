@@ -1,6 +1,6 @@
 """What must hold for every call of attention?  One function a rule; each judges one example."""
 
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -24,9 +24,11 @@ def operands_of(case: Case) -> Operands:
     return case["query"], case["key"], case["value"]
 
 
-def attended(target: AttentionTarget, operands: Operands, call: Call) -> tuple[Floats, Attended]:
-    """Return the target's output, and all of its answer."""
-    query, key, value = (operand.copy(order="K") for operand in operands)
+def attended(
+    target: AttentionTarget, operands: Operands, call: Call, *, order: Literal["C", "K"] = "C"
+) -> tuple[Floats, Attended]:
+    """Return the target's output, and all of its answer; it gets copies, contiguous ones unless ``order`` is ``K``."""
+    query, key, value = (operand.copy(order=order) for operand in operands)
     found = asked(target.attend, query, key, value, call)
     if not isinstance(found, Attended):
         raise BadAnswer(f"attend returned {type(found).__name__}, not an Attended")
@@ -194,7 +196,7 @@ def attention_strides(target: AttentionTarget, case: Case) -> Finding:
     call, plain = call_of(case), operands_of(case)
     query, key, value = (np.swapaxes(np.swapaxes(operand, 1, 2).copy(), 1, 2) for operand in plain)
     truth = attention_truth(*plain, call)
-    before, after = attended(target, plain, call)[0], attended(target, (query, key, value), call)[0]
+    before, after = attended(target, plain, call)[0], attended(target, (query, key, value), call, order="K")[0]
     return _same(before, after, truth.out_allowed, "is {:.9g}, and {:.9g} from operands with other strides")
 
 

@@ -84,7 +84,14 @@ def _make() -> tuple[Check, ...]:
         ("passes", "refine_loop_certifies", _exposed("passes"), _of(), judge.passes, 0.5),
         ("attention_deterministic", "contract", always, _of(), judge.attention_deterministic, 0.2),
         ("batch_independence", "contract", always, _of(), judge.batch_independence, 0.3),
-        ("attention_strides", "contract", always, _of(), judge.attention_strides, 0.2),
+        (
+            "attention_strides",
+            "contract",
+            unless("an array with other strides", "strides"),
+            _of(),
+            judge.attention_strides,
+            0.2,
+        ),
         ("attention_empty", "contract", _empty, _of(is_causal=True, empty=True), judge.attention_empty, 0.2),
         ("attention_nonfinite", "contract", unless("NaN", "nonfinite"), _of(), judge.attention_nonfinite, 0.2),
     ]

@@ -54,6 +54,8 @@ class Target:
         Fewest and most keys of a row.
     nonfinite : bool
         Whether a row that sees NaN or ``+inf`` is NaN, and no other row is touched.
+    strides : bool
+        Whether operands may have any strides; where it is not claimed, all that a target is given are contiguous.
     known : tuple of Known
         Failures that are expected.
     missing : str
@@ -74,6 +76,7 @@ class Target:
     device: str = "cpu"
     lengths: tuple[int, int] = (1, 2**20)
     nonfinite: bool = True
+    strides: bool = True
     known: tuple[Known, ...] = ()
     missing: str = ""
     call: str = ""

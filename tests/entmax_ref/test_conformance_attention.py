@@ -46,8 +46,24 @@ def test_what_is_not_claimed_is_skipped_with_its_reason():
         square=True,
         grouped=False,
         nonfinite=False,
+        strides=False,
     )
     skipped = {outcome.check: outcome.sentence for outcome in run_target(bare, QUICK) if outcome.status == "skipped"}
     assert skipped["query_gradient"] == "a gradient is not claimed"
     assert skipped["block_mask_sound"] == "block_mask is not exposed"
+    assert skipped["attention_strides"] == "an array with other strides is not claimed"
     assert {"causal_future", "grouped_heads", "attention_empty", "attention_nonfinite", "passes"} < set(skipped)
+
+
+def test_operands_are_contiguous_where_other_strides_are_not_claimed():
+    def only(function):
+        def checked(*arguments):
+            assert all(one.flags.c_contiguous for one in arguments[:-1])
+            return function(*arguments)
+
+        return checked
+
+    plain = planted_attention.sound(strides=False)
+    target = dataclasses.replace(plain, attend=only(plain.attend), vjp=only(plain.vjp))
+    bad = [outcome for outcome in run_target(target, Budget(8, 130, 1025, 40, conclusive=False)) if outcome.bad]
+    assert bad == []
