@@ -8,7 +8,7 @@ from entmax_ref.conformance.adapters.attention_tensors import attention_target
 from entmax_ref.conformance.adapters.tensors import alpha_gradient, loss_functions, row_target
 from entmax_ref.conformance.target import Attended, AttentionTarget, Call, RowTarget
 
-from . import __version__, entmax_attention, reference
+from . import __version__, entmax_attention, entmax_attention_varlen, reference
 from .launch_table import choose_launch
 from .losses import entmax_loss
 from .maps import entmax
@@ -66,6 +66,9 @@ def attention() -> AttentionTarget:
     """Return `adasplash2.entmax_attention` on the reference path, on the CPU."""
     return attention_target(
         _attend("reference"),
+        packed=_packed("reference"),
+        window=True,
+        key_ranges=True,
         name="adasplash2.entmax_attention, reference",
         version=__version__,
         alphas=(1.01, 1.1, 1.25, 1.5, 1.75, 2.0, 2.5),
@@ -82,6 +85,9 @@ def attention_kernels() -> AttentionTarget:
 
     return attention_target(
         _attend("triton"),
+        packed=_packed("triton"),
+        window=True,
+        key_ranges=True,
         device="cuda" if torch.cuda.is_available() else "cpu",
         name="adasplash2.entmax_attention, kernels",
         version=__version__,
@@ -93,7 +99,18 @@ def attention_kernels() -> AttentionTarget:
     )
 
 
+def _packed(impl: Literal["triton", "reference"]) -> Any:
+    def attend(query: Any, key: Any, value: Any, offsets: Any, call: Call) -> Any:
+        return entmax_attention_varlen(
+            query, key, value, *offsets, is_causal=call.is_causal, scale=call.scale, alpha=call.alpha, impl=impl
+        )
+
+    return attend
+
+
 def _attend(impl: Literal["triton", "reference"]) -> Any:
+    import torch
+
     def attend(query: Any, key: Any, value: Any, call: Call) -> Attended:
         out, aux = entmax_attention(
             query,
@@ -102,6 +119,8 @@ def _attend(impl: Literal["triton", "reference"]) -> Any:
             is_causal=call.is_causal,
             scale=call.scale,
             enable_gqa=True,
+            window_size=call.window,
+            key_ranges=None if call.key_ranges is None else torch.from_numpy(call.key_ranges).to(query.device),
             alpha=call.alpha,
             impl=impl,
             return_aux=True,

@@ -2,11 +2,14 @@
 
 import dataclasses
 from collections.abc import Callable
+from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
 import entmax_ref
+from entmax_ref.conformance.attention_truth import mask_of
 from entmax_ref.conformance.precision import rounded
 from entmax_ref.conformance.target import Attended, AttentionTarget
 
@@ -38,6 +41,9 @@ def attend(
     empty=0.0,
     scale=None,
     passes=0,
+    wider=0,
+    longer=0,
+    one_for_all=False,
 ):
     """Return output, tau, block mask and passes, dense and in float64, rounded to the dtype at the end."""
     heads = query.shape[1]
@@ -46,8 +52,14 @@ def attend(
     k, v = key[:, head_of], value[:, head_of]
     scale = (call.scale or query.shape[-1] ** -0.5) if scale is None else scale
     poisoned = np.isnan(query).any(-1)
+    window, ranges = call.window, call.key_ranges
+    if window is not None and window[0] is not None:
+        window = (window[0] + wider, window[1])
+    if ranges is not None:
+        ranges = np.repeat(ranges[:1], len(query), axis=0) if one_for_all else ranges + np.array([0, longer])
+    mask = mask_of(call._replace(key_ranges=ranges), key.shape[2])
     scores = entmax_ref.attention_scores(
-        np.nan_to_num(query), k, is_causal=call.is_causal and not top_left, scale=scale
+        np.nan_to_num(query), k, is_causal=call.is_causal and not top_left, scale=scale, window=window, mask=mask
     )
     if top_left and call.is_causal:
         scores = np.where(np.tri(*scores.shape[-2:], dtype=bool), scores, -np.inf)
@@ -68,12 +80,13 @@ def attend(
     return Attended(rounded(out, call.dtype), rounded(used, "float32"), mask, BLOCK, np.full(tau.shape, passes))
 
 
-def vjp(query, key, value, d_out, call, *, delta_dtype=None, scale_of_key=True, of_value="probs"):
+def vjp(query, key, value, d_out, call, *, delta_dtype=None, scale_of_key=True, of_value="probs", unmasked=False):
     """Return the gradients, by the formulas of the proofs."""
     heads = query.shape[1]
     group, scale = heads // key.shape[1], call.scale or query.shape[-1] ** -0.5
     k, v = (np.repeat(operand, group, axis=1) for operand in (key, value))
-    scores = entmax_ref.attention_scores(query, k, is_causal=call.is_causal, scale=scale)
+    window, mask = (None, None) if unmasked else (call.window, mask_of(call, key.shape[2]))
+    scores = entmax_ref.attention_scores(query, k, is_causal=call.is_causal, scale=scale, window=window, mask=mask)
     probs = entmax_ref.entmax(scores, call.alpha)
     s = np.where(probs > 0.0, np.where(probs > 0.0, probs, 1.0) ** (2.0 - call.alpha), 0.0)
     g = d_out @ np.swapaxes(v, -1, -2)
@@ -92,6 +105,39 @@ def vjp(query, key, value, d_out, call, *, delta_dtype=None, scale_of_key=True, 
     return tuple(rounded(gradient, call.dtype) for gradient in (d_query, d_key, d_value))
 
 
+def packed(query, key, value, offsets, call, *, bound=0, function=attend):
+    """Return the output sequence by sequence; with ``bound`` the keys of each begin that much earlier."""
+    out = np.zeros_like(query)
+    for queries, keys in _sequences(offsets, bound):
+        if len(query[queries]) and len(key[keys]):
+            parts = (operand.swapaxes(0, 1)[None] for operand in (query[queries], key[keys], value[keys]))
+            out[queries] = function(*parts, call).out[0].swapaxes(0, 1)
+    return out
+
+
+def packed_vjp(query, key, value, d_out, offsets, call, *, written=True):
+    """Return the gradients sequence by sequence; without ``written`` those of keys are of the last one alone."""
+    found = [np.zeros_like(operand) for operand in (query, key, value)]
+    for queries, keys in _sequences(offsets, 0):
+        if len(query[queries]) and len(key[keys]):
+            parts = (part.swapaxes(0, 1)[None] for part in (query[queries], key[keys], value[keys], d_out[queries]))
+            gradients = vjp(*parts, call)
+            if not written:
+                found[1][:] = found[2][:] = 0.0
+            for whole, place, part in zip(found, (queries, keys, keys), gradients, strict=True):
+                whole[place] = part[0].swapaxes(0, 1)
+    return tuple(found)
+
+
+def _sequences(offsets, bound):
+    """Yield the places of the queries and the keys of each sequence."""
+    of_queries, of_keys = (
+        [slice(max(start - before, 0), end) for start, end in pairwise(cu)]
+        for cu, before in zip(offsets, (0, bound), strict=True)
+    )
+    return zip(of_queries, of_keys, strict=True)
+
+
 def sound(**claims: Any) -> AttentionTarget:
     """Return the attention without a fault; claims replace fields of the target."""
     plain = AttentionTarget(
@@ -102,6 +148,10 @@ def sound(**claims: Any) -> AttentionTarget:
         head_dims=(4, 16),
         attend=attend,
         vjp=vjp,
+        packed=packed,
+        packed_vjp=packed_vjp,
+        window=True,
+        key_ranges=True,
         exposes=("tau", "block_mask", "passes"),
     )
     return dataclasses.replace(plain, **claims)
@@ -109,6 +159,11 @@ def sound(**claims: Any) -> AttentionTarget:
 
 def _attend(**how: Any) -> AttentionTarget:
     return sound(attend=lambda query, key, value, call: attend(query, key, value, call, **how))
+
+
+def _without(**options: Any) -> AttentionTarget:
+    """Return the attention that leaves an option out, in its call."""
+    return sound(attend=lambda query, key, value, call: attend(query, key, value, call._replace(**options)))
 
 
 def _vjp(**how: Any) -> AttentionTarget:
@@ -183,5 +238,23 @@ FAULTS: dict[str, tuple[str, Callable[[], AttentionTarget]]] = {
     "delta in bfloat16": ("query_gradient", lambda: _vjp(delta_dtype="bfloat16")),
     "scale of d_key forgotten": ("key_gradient", lambda: _vjp(scale_of_key=False)),
     "sensitivity in d_value": ("value_gradient", lambda: _vjp(of_value="sensitivity")),
+    "window a key too wide": ("window_output", lambda: _attend(wider=1)),
+    "window ignored": ("window_output", lambda: _without(window=None)),
+    "the end of a range is seen": ("ranges_output", lambda: _attend(longer=1)),
+    "the ranges of the first item for all": ("ranges_output", lambda: _attend(one_for_all=True)),
+    "sequences see the end of the one before": (
+        "packed_output",
+        lambda: sound(packed=lambda *operands: packed(*operands, bound=1)),
+    ),
+    "mask of a sequence aligned to the top left": (
+        "packed_output",
+        lambda: sound(packed=lambda *operands: packed(*operands, function=partial(attend, top_left=True))),
+    ),
+    "gradient ignores the window": ("window_gradient", lambda: _vjp(unmasked=True)),
+    "gradient ignores the ranges": ("ranges_gradient", lambda: _vjp(unmasked=True)),
+    "gradients of all sequences but the last lost": (
+        "packed_gradient",
+        lambda: sound(packed_vjp=lambda *operands: packed_vjp(*operands, written=False)),
+    ),
     "too few passes on long rows": ("attention_long_mass", lambda: _out(_one_pass_from_the_left)),
 }

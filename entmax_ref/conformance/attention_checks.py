@@ -1,12 +1,12 @@
 """What must hold for every call of attention?  One function a rule; each judges one example."""
 
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 import entmax_ref
 from entmax_ref.conformance.attention_truth import attention_truth, gradients_truth, repeated, undecided
-from entmax_ref.conformance.case import Case
+from entmax_ref.conformance.case import Case, evaluated
 from entmax_ref.conformance.check import BadAnswer, Finding, answer, asked, exact, worst
 from entmax_ref.conformance.precision import Floats
 from entmax_ref.conformance.target import Attended, AttentionTarget, Call
@@ -16,7 +16,10 @@ Operands = tuple[Floats, Floats, Floats]
 
 def call_of(case: Case) -> Call:
     """Return how a case calls attention."""
-    return Call(case.alpha, case.dtype, case.options["is_causal"], case.options.get("scale"))
+    options = case.options
+    window = options.get("window")
+    ranges = evaluated(case.texts["key_ranges"]).astype(np.int64) if "key_ranges" in case.texts else None
+    return Call(case.alpha, case.dtype, options["is_causal"], options.get("scale"), window and tuple(window), ranges)
 
 
 def operands_of(case: Case) -> Operands:
@@ -24,16 +27,19 @@ def operands_of(case: Case) -> Operands:
     return case["query"], case["key"], case["value"]
 
 
-def attended(target: AttentionTarget, operands: Operands, call: Call) -> tuple[Floats, Attended]:
-    """Return the target's output, and all of its answer."""
-    query, key, value = (operand.copy(order="K") for operand in operands)
+def attended(
+    target: AttentionTarget, operands: Operands, call: Call, *, order: Literal["C", "K"] = "C"
+) -> tuple[Floats, Attended]:
+    """Return the target's output, and all of its answer; it gets copies, contiguous ones unless ``order`` is ``K``."""
+    query, key, value = (operand.copy(order=order) for operand in operands)
     found = asked(target.attend, query, key, value, call)
     if not isinstance(found, Attended):
         raise BadAnswer(f"attend returned {type(found).__name__}, not an Attended")
     return answer(found.out, (*query.shape[:3], value.shape[-1]), "the output"), found
 
 
-def _compare(found: Floats, wanted: Floats, allowed: Floats, what: str) -> Finding:
+def compare(found: Floats, wanted: Floats, allowed: Floats, what: str) -> Finding:
+    """Compare an answer with the truth, entry by entry."""
     return worst(
         np.abs(found - wanted), allowed, lambda at: f"{what}{list(at)} is {found[at]:.9g}, exactly {wanted[at]:.9g}"
     )
@@ -48,7 +54,7 @@ def attention_output(target: AttentionTarget, case: Case) -> Finding:
     """Every entry of the output is the oracle's, within its bound."""
     operands, call = operands_of(case), call_of(case)
     truth = attention_truth(*operands, call)
-    return _compare(attended(target, operands, call)[0], truth.out, truth.out_allowed, "out")
+    return compare(attended(target, operands, call)[0], truth.out, truth.out_allowed, "out")
 
 
 def attention_mass(target: AttentionTarget, case: Case) -> Finding:
@@ -56,7 +62,7 @@ def attention_mass(target: AttentionTarget, case: Case) -> Finding:
     query, key, value = operands_of(case)
     ones = np.ones_like(value)
     truth = attention_truth(query, key, ones, call_of(case))
-    return _compare(
+    return compare(
         attended(target, (query, key, ones), call_of(case))[0], truth.out, truth.out_allowed, "with values of 1 out"
     )
 
@@ -82,7 +88,7 @@ def attention_long_mass(target: AttentionTarget, case: Case) -> Finding:
     call = call_of(case)
     found = attended(target, (query, key, value), call)[0][:, :, -4:]
     truth = attention_truth(query[:, :, -4:], key, value, call)
-    return _compare(found, truth.out, truth.out_allowed, "the last rows of out, with values of 1,")
+    return compare(found, truth.out, truth.out_allowed, "the last rows of out, with values of 1,")
 
 
 def causal_future(target: AttentionTarget, case: Case) -> Finding:
@@ -194,7 +200,7 @@ def attention_strides(target: AttentionTarget, case: Case) -> Finding:
     call, plain = call_of(case), operands_of(case)
     query, key, value = (np.swapaxes(np.swapaxes(operand, 1, 2).copy(), 1, 2) for operand in plain)
     truth = attention_truth(*plain, call)
-    before, after = attended(target, plain, call)[0], attended(target, (query, key, value), call)[0]
+    before, after = attended(target, plain, call)[0], attended(target, (query, key, value), call, order="K")[0]
     return _same(before, after, truth.out_allowed, "is {:.9g}, and {:.9g} from operands with other strides")
 
 
@@ -205,7 +211,11 @@ def attention_empty(target: AttentionTarget, case: Case) -> Finding:
     found = attended(target, operands, call)[0][:, :, none]
     if (found != 0.0).any() or target.vjp is None:
         return exact(~(found == 0.0), "a row without a visible key is not 0")
-    d_query = answer(asked(target.vjp, *operands, np.ones_like(operands[0]), call)[0], operands[0].shape, "d_query")
+    d_query = answer(
+        gradients_by_name(asked(target.vjp, *operands, np.ones_like(operands[0]), call))["query"],
+        operands[0].shape,
+        "d_query",
+    )
     return exact(~(d_query[:, :, none] == 0.0), "the query of a row without a visible key has a gradient")
 
 
@@ -221,6 +231,14 @@ def attention_nonfinite(target: AttentionTarget, case: Case) -> Finding:
     return exact(np.isnan(found) != wanted, "NaN of a query is swallowed, or reaches other rows")
 
 
+def gradients_by_name(found: Any) -> dict[str, Any]:
+    """Return what a target gave as its gradients by ``query``, ``key`` and ``value``."""
+    if not isinstance(found, tuple | list) or len(found) != 3:
+        many = f" of {len(found)}" if isinstance(found, tuple | list) else ""
+        raise BadAnswer(f"vjp returned {type(found).__name__}{many}, not the gradients of query, key and value")
+    return dict(zip(("query", "key", "value"), found, strict=True))
+
+
 def gradient_of(name: str) -> Any:
     """Return the check of the gradient of ``query``, ``key`` or ``value``."""
 
@@ -230,9 +248,9 @@ def gradient_of(name: str) -> Any:
         unsure = undecided(attention_truth(*operands, call), call.alpha)
         d_out = np.where(unsure[..., None], 0.0, case["d_out"])
         truth = gradients_truth(*operands, d_out, call)
-        found = dict(zip(("query", "key", "value"), asked(target.vjp, *operands, d_out, call), strict=True))
+        found = gradients_by_name(asked(target.vjp, *operands, d_out, call))
         values = answer(found[name], truth.exact[name].shape, f"the gradient of {name}")
-        return _compare(values, truth.exact[name], truth.allowed[name], f"d_{name}")
+        return compare(values, truth.exact[name], truth.allowed[name], f"d_{name}")
 
     judged.__doc__ = f"Every entry of the gradient of {name} is the oracle's, within its bound."
     return judged

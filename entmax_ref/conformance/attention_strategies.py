@@ -9,7 +9,7 @@ from entmax_ref.conformance.case import Case
 from entmax_ref.conformance.row_strategies import LENGTHS
 from entmax_ref.conformance.target import AttentionTarget
 
-_KINDS = ("gauss", "flat", "ties", "topics", "spike", "near", "local")
+KINDS = ("gauss", "flat", "ties", "topics", "spike", "near", "local", "slope")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,7 +53,7 @@ def sizes(draw: st.DrawFn, target: AttentionTarget, most: int, *, is_causal: boo
 
 
 @st.composite
-def operands(draw: st.DrawFn, size: Sizes, kinds: tuple[str, ...] = _KINDS) -> dict[str, str]:
+def operands(draw: st.DrawFn, size: Sizes, kinds: tuple[str, ...] = KINDS) -> dict[str, str]:
     """Return expressions for query, key and value."""
     seed, kind = draw(st.integers(0, 99)), draw(st.sampled_from(kinds))
     query = f"np.random.default_rng({seed}).normal(size={size.of_query})"
@@ -77,10 +77,23 @@ def operands(draw: st.DrawFn, size: Sizes, kinds: tuple[str, ...] = _KINDS) -> d
     if kind == "local":  # scores fall with the distance from the end
         slope = f"(-0.5 * np.arange({size.n_keys})[::-1])[:, None] * (np.arange({size.head_dim}) == 0)"
         return {"query": f"np.abs({query}) + 1.0", "key": f"{key} * 0.5 + {slope}", "value": value}
+    if kind == "slope":  # so slowly that the last key of the support is often the only one of its block
+        slope = f"(np.arange({size.n_keys}) / 32.0)[:, None] * (np.arange({size.head_dim}) == 0)"
+        steep = f"np.random.default_rng({seed}).uniform(0.5, 4.0, ({size.batch}, {size.heads}, 1, 1))"
+        return {"query": f"np.zeros({size.of_query}) + {steep}", "key": f"{key} * 0.01 + {slope}", "value": value}
     # Tiles of 16 tokens share one of four directions, in queries and in keys.
     topic = "6.0 * (np.arange({n})[:, None] // 16 % 4 == np.arange({d}) % 4)"
     of_query, of_key = (topic.format(n=n, d=size.head_dim) for n in (size.n_queries, size.n_keys))
     return {"query": f"{query} + {of_query}", "key": f"{key} + {of_key}", "value": value}
+
+
+@st.composite
+def options_of(draw: st.DrawFn, target: AttentionTarget, *, is_causal: bool) -> dict[str, Any]:
+    """Return how a call masks and scales."""
+    options: dict[str, Any] = {"is_causal": is_causal}
+    if target.scales and draw(st.booleans()):
+        options["scale"] = draw(st.sampled_from((0.5, 0.125, 1.0)))
+    return options
 
 
 @st.composite
@@ -93,7 +106,7 @@ def attention_cases(
     is_causal: bool | None = None,
     d_out: bool = False,
     empty: bool = False,
-    kinds: tuple[str, ...] = _KINDS,
+    kinds: tuple[str, ...] = KINDS,
 ) -> Case:
     """Return a call of attention: ``query``, ``key``, ``value``, with ``d_out`` its gradient, and the options."""
     causal = draw(st.sampled_from(target.causal)) if is_causal is None else is_causal
@@ -101,7 +114,5 @@ def attention_cases(
     texts = draw(operands(size, kinds))
     if d_out:
         texts["d_out"] = f"np.random.default_rng({draw(st.integers(0, 99))}).normal(size={size.of_query})"
-    options: dict[str, Any] = {"is_causal": causal}
-    if target.scales and draw(st.booleans()):
-        options["scale"] = draw(st.sampled_from((0.5, 0.125, 1.0)))
+    options = draw(options_of(target, is_causal=causal))
     return Case(draw(st.sampled_from(target.alphas)), dtype, texts, options)

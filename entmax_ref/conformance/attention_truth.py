@@ -39,12 +39,22 @@ def repeated(operand: Floats, heads: int) -> Floats:
     return np.repeat(operand, heads // operand.shape[1], axis=1)
 
 
+def mask_of(call: Call, n_keys: int) -> np.ndarray[tuple[int, ...], np.dtype[np.bool_]] | None:
+    """Return the key ranges of a call as a mask, (batch, 1, n_queries, n_keys), True where a key is visible."""
+    if call.key_ranges is None:
+        return None
+    keys, ranges = np.arange(n_keys), call.key_ranges[:, None, :, :, None]
+    return np.asarray((ranges[..., 0, :] <= keys) & (keys < ranges[..., 1, :]))
+
+
 def scores_of(query: Floats, key: Floats, call: Call) -> tuple[Floats, Floats]:
     """Return the scores, ``-inf`` where not visible, and how far they may be off."""
     form, head_dim = FORMATS[call.dtype], query.shape[-1]
     scale = head_dim**-0.5 if call.scale is None else call.scale
     k = repeated(key, query.shape[1])
-    scores = entmax_ref.attention_scores(query, k, is_causal=call.is_causal, scale=scale)
+    scores = entmax_ref.attention_scores(
+        query, k, is_causal=call.is_causal, scale=scale, window=call.window, mask=mask_of(call, key.shape[2])
+    )
     products, squares = query @ np.swapaxes(k, -1, -2), query**2 @ np.swapaxes(k**2, -1, -2)
     reach = math.sqrt(2.0 * math.log(max(products.size, 2)))
     error = np.sqrt((head_dim + 1.0) * (2.0 * products**2 + squares) / 6.0 + squares + 2.0 * products**2)
@@ -118,8 +128,9 @@ def gradients_truth(query: Floats, key: Floats, value: Floats, d_out: Floats, ca
         found = {name: of_heads(name, part[-1] * (part[0] @ part[2])) for name, part in terms.items()}
     else:
         exact = entmax_ref.attention_vjp(
-            query, key, value, d_out, alpha=alpha, is_causal=call.is_causal, scale=scale, enable_gqa=True
-        )
+            query, key, value, d_out, alpha=alpha, is_causal=call.is_causal, scale=scale, enable_gqa=True,
+            window=call.window, mask=mask_of(call, key.shape[2]),
+        )  # fmt: skip
         found = dict(zip(("query", "key", "value"), exact, strict=True))
     allowed = {}
     for name, (left, left_error, right, rounding, factor) in terms.items():

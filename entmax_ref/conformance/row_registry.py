@@ -126,7 +126,7 @@ def _make() -> tuple[Check, ...]:
         ("nonfinite_row", "contract", unless("NaN", "nonfinite"), _nonfinite, judge.nonfinite_row, 0.3),
         ("neighbours", "contract", always, _among, judge.neighbours, 0.5),
         ("deterministic", "contract", always, _of(hidden=True), judge.deterministic, 0.3),
-        ("strides", "contract", always, _of(), judge.strides, 0.3),
+        ("strides", "contract", unless("an array with other strides", "strides"), _of(), judge.strides, 0.3),
         ("operands_kept", "contract", always, _of(), judge.operands_kept, 0.2),
     ]
     gradient = [

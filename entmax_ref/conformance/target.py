@@ -54,6 +54,8 @@ class Target:
         Fewest and most keys of a row.
     nonfinite : bool
         Whether a row that sees NaN or ``+inf`` is NaN, and no other row is touched.
+    strides : bool
+        Whether operands may have any strides; where it is not claimed, all that a target is given are contiguous.
     known : tuple of Known
         Failures that are expected.
     missing : str
@@ -74,6 +76,7 @@ class Target:
     device: str = "cpu"
     lengths: tuple[int, int] = (1, 2**20)
     nonfinite: bool = True
+    strides: bool = True
     known: tuple[Known, ...] = ()
     missing: str = ""
     call: str = ""
@@ -118,12 +121,28 @@ class RowTarget(Target):
 
 
 class Call(NamedTuple):
-    """How attention is called: ``scale`` is the multiplier of the products, None for ``head_dim ** -0.5``."""
+    """How attention is called.
+
+    Attributes
+    ----------
+    alpha : float
+    dtype : str
+    is_causal : bool
+    scale : float or None
+        Multiplier of the products; None for ``head_dim ** -0.5``.
+    window : pair of int or None
+        ``(left, right)``: query i sees key j if ``d - left <= j <= d + right`` with ``d = i + n_keys - n_queries``;
+        None in place of a number is no limit on that side.
+    key_ranges : ndarray of int64, shape (batch, n_queries, 2), or None
+        Query i sees the keys from the first number up to, not including, the second.
+    """
 
     alpha: float
     dtype: str
     is_causal: bool
     scale: float | None = None
+    window: tuple[int | None, int | None] | None = None
+    key_ranges: Any = None
 
 
 class Attended(NamedTuple):
@@ -150,9 +169,19 @@ class AttentionTarget(Target):
         ``attend(query, key, value, call)`` returns an `Attended`.
     vjp : callable, optional
         ``vjp(query, key, value, d_out, call)`` returns the gradients of query, key and value.
+    packed : callable, optional
+        ``packed(query, key, value, offsets, call)`` returns the output for sequences that lie one behind the other,
+        operands (total, heads, head_dim). ``offsets`` is a pair of arrays of int64, of the queries and of the keys,
+        each from 0 to the total.
+    packed_vjp : callable, optional
+        ``packed_vjp(query, key, value, d_out, offsets, call)`` returns its gradients of query, key and value.
     causal : tuple of bool
         The masks that it takes. Causal is aligned to the bottom right: query i sees key j if ``j <= i + n_keys -
         n_queries``.
+    window : bool
+        Whether it takes `Call.window`.
+    key_ranges : bool
+        Whether it takes `Call.key_ranges`, which padding, documents, prefixes and chunks are.
     square : bool
         Whether there must be as many queries as keys.
     grouped : bool
@@ -172,7 +201,11 @@ class AttentionTarget(Target):
 
     attend: Callable[[Floats, Floats, Floats, Call], Attended]
     vjp: Callable[[Floats, Floats, Floats, Floats, Call], Any] | None = None
+    packed: Callable[[Floats, Floats, Floats, Any, Call], Any] | None = None
+    packed_vjp: Callable[[Floats, Floats, Floats, Floats, Any, Call], Any] | None = None
     causal: tuple[bool, ...] = (False, True)
+    window: bool = False
+    key_ranges: bool = False
     square: bool = False
     grouped: bool = True
     head_dims: tuple[int, ...] = (8, 16, 64)

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import numpy as np
 import planted_rows
 import pytest
 from lemmas import lemma
@@ -46,9 +47,26 @@ def test_what_is_not_claimed_is_skipped_with_its_reason():
         loss=None,
         loss_grad=None,
         nonfinite=False,
+        strides=False,
         alphas=(1.5,),
     )
     skipped = {outcome.check: outcome.sentence for outcome in run_target(bare, QUICK) if outcome.status == "skipped"}
     assert skipped["gradient"] == skipped["finite_differences"] == "a gradient is not claimed"
+    assert skipped["strides"] == "an array with other strides is not claimed"
     assert skipped["threshold"] == "tau is not claimed" and "alpha" in skipped["softmax_limit"]
     assert all(skipped.values())
+
+
+def test_operands_are_contiguous_where_other_strides_are_not_claimed():
+    def only(function):
+        def checked(*arguments):
+            assert all(one.flags.c_contiguous for one in arguments if isinstance(one, np.ndarray))
+            return function(*arguments)
+
+        return checked
+
+    fields = ("probs", "vjp", "threshold", "second", "d_alpha", "loss", "loss_grad")
+    plain = planted_rows.sound(strides=False)
+    target = dataclasses.replace(plain, **{name: only(getattr(plain, name)) for name in fields})
+    outcomes = list(run_target(target, Budget(8, 130, 1025, conclusive=False)))
+    assert [outcome for outcome in outcomes if outcome.bad] == []

@@ -1,6 +1,7 @@
 """Where does the package ``adasplash`` stand?  Its rows and both attentions are targets at their defaults, on a GPU.
 
-What an adapter claims is what the package's description says that the function takes.
+What an adapter claims is what the package's description says that the function takes. Operands with other strides are
+not claimed: the functions assert that theirs are contiguous, or do not ask for strides.
 """
 
 import importlib
@@ -22,6 +23,7 @@ def rows() -> RowTarget:
         version=version_of("adasplash"),
         alphas=(1.25, 1.5, 1.75, 2.0),
         dtypes=("float32", "bfloat16", "float16"),
+        strides=False,
         missing=missing_package("adasplash", gpu=True),
         call="adasplash.triton_entmax(scores.cuda(), alpha=alpha)",
         imports="import adasplash",
@@ -57,6 +59,7 @@ def _claims() -> dict[str, Any]:
         "version": version_of("adasplash"),
         "dtypes": ("bfloat16", "float16"),
         "square": True,
+        "strides": False,
         "grouped": False,
         "scales": False,
         "head_dims": (16, 32, 64, 128),

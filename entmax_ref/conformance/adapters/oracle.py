@@ -1,8 +1,11 @@
 """Is the oracle held to its own suite?  It is, in float64."""
 
+from typing import Any
+
 import numpy as np
 
 import entmax_ref
+from entmax_ref.conformance.attention_truth import mask_of
 from entmax_ref.conformance.precision import Floats
 from entmax_ref.conformance.target import Attended, AttentionTarget, Call, RowTarget
 
@@ -44,14 +47,30 @@ def attention() -> AttentionTarget:
             is_causal=call.is_causal,
             scale=call.scale,
             enable_gqa=True,
+            window=call.window,
+            mask=mask_of(call, key.shape[2]),
             return_aux=True,
         )
         return Attended(out, tau=aux.tau)
 
     def vjp(query: Floats, key: Floats, value: Floats, d_out: Floats, call: Call) -> tuple[Floats, ...]:
         return entmax_ref.attention_vjp(
-            query, key, value, d_out, alpha=call.alpha, is_causal=call.is_causal, scale=call.scale, enable_gqa=True
+            query, key, value, d_out, alpha=call.alpha, is_causal=call.is_causal, scale=call.scale, enable_gqa=True,
+            window=call.window, mask=mask_of(call, key.shape[2]),
+        )  # fmt: skip
+
+    def packed(query: Floats, key: Floats, value: Floats, offsets: Any, call: Call) -> Floats:
+        return entmax_ref.attention_varlen(
+            query, key, value, *offsets, alpha=call.alpha, is_causal=call.is_causal, scale=call.scale, enable_gqa=True
         )
+
+    def packed_vjp(
+        query: Floats, key: Floats, value: Floats, d_out: Floats, offsets: Any, call: Call
+    ) -> tuple[Floats, ...]:
+        return entmax_ref.attention_varlen_vjp(
+            query, key, value, d_out, *offsets, alpha=call.alpha, is_causal=call.is_causal, scale=call.scale,
+            enable_gqa=True,
+        )  # fmt: skip
 
     return AttentionTarget(
         name="entmax_ref.attention",
@@ -60,6 +79,10 @@ def attention() -> AttentionTarget:
         dtypes=("float64",),
         attend=attend,
         vjp=vjp,
+        packed=packed,
+        packed_vjp=packed_vjp,
+        window=True,
+        key_ranges=True,
         head_dims=(1, 3, 8, 64),
         exposes=("tau",),
         call="entmax_ref.attention(query, key, value, alpha=alpha, is_causal=is_causal, scale=scale, enable_gqa=True)",
