@@ -243,50 +243,92 @@ Proof.
 Qed.
 
 (** The root as computed is little less than a point that has almost the mass 1. *)
-Lemma root_error p bins base first second root :
-  p = 1 \/ p = 2 -> passed p bins base first second -> (length bins <= 9)%nat -> keys bins <= 1048576 ->
-  computed_root p (keys bins) first second root ->
-  exists g, 0 <= g <= root + 11 * u /\ g <= 1001 / 1000 /\ 1 - 23 * u <= mass p (row_below bins) (- (base + g)).
+Lemma root_error p bins base first second root e t :
+  p = 1 \/ p = 2 -> Forall (fun bin => 0 <= fst bin <= base) bins -> 0 <= base <= 1 -> 1 <= keys bins <= 16777216 ->
+  0 <= first -> 0 <= second -> (p = 1 -> first <= 1 + 100 * u) -> 0 <= e <= 24 * u -> 0 <= t <= / 2 ^ 56 ->
+  let F := sum (fun bin => INR (snd bin) * (base - fst bin)) bins in
+  let S := sum (fun bin => INR (snd bin) * ((base - fst bin) * (base - fst bin))) bins in
+  Rabs (first - F) <= e * F + t -> Rabs (second - S) <= e * S + t -> computed_root p (keys bins) first second root ->
+  exists r, / 2 ^ 26 <= r <= 2001 / 1000 /\ r - 11 * (u * r) - / 2 ^ 100 <= base + root /\
+    1 - (e + 11 / 10 * u) <= mass p (row_below bins) (- r).
 Proof.
-  intros Hp P Hl Hk [R1 R2]. destruct (passed_sums p bins base first second P Hl Hk)
-    as [B0 [B1 [B2 [B3 [B4 [B5 [B6 [B7 [B8 [B9 [B10 [B11 B12]]]]]]]]]]]]. cbv zeta in *.
-  set (F := sum (fun bin => INR (snd bin) * (base - fst bin)) bins) in *.
-  set (S := sum (fun bin => INR (snd bin) * ((base - fst bin) * (base - fst bin))) bins) in *.
-  set (k := INR (length bins) - 1) in *. set (C := keys bins) in *. pose proof u_pos as U.
-  assert (K8 : k <= 8).
-  { unfold k. assert (INR (length bins) <= INR 9) by (apply le_INR; exact Hl). simpl (INR 9) in *. lra. }
+  intros Hp B1 B0 B3 B5 B6 B7 He Ht F S N1 N2 [R1 R2]. set (C := keys bins) in *. pose proof u_pos as U.
   destruct tiny_small as [T0 T1]. set (tiny := / 2 ^ 100) in *.
   assert (Tu : tiny <= u / 1000000) by (unfold tiny, u; lra).
-  assert (N1 : Rabs (first - F) <= 10010 / 1000 * u * F + 8 * / 2 ^ 70).
-  { apply (near_weaken _ _ (10010 / 1000 * u) (8 * / 2 ^ 70)) in B11; [exact B11|lra| |lra].
-    assert ((k + 2) * (1001 / 1000 * u) <= 10 * (1001 / 1000 * u)) by (apply Rmult_le_compat_r; lra). lra. }
-  assert (N2 : Rabs (second - S) <= 20020 / 1000 * u * S + 8 * / 2 ^ 60).
-  { apply (near_weaken _ _ (20020 / 1000 * u) (8 * / 2 ^ 60)) in B12; [exact B12|lra| |lra].
-    assert ((2 * k + 4) * (1001 / 1000 * u) <= 20 * (1001 / 1000 * u)) by (apply Rmult_le_compat_r; lra). lra. }
+  assert (T56 : / 2 ^ 56 <= u / 100000000) by (unfold u; lra).
   apply Rabs_le_inv in N1. apply Rabs_le_inv in N2.
-  assert (T60 : 8 * / 2 ^ 60 <= u / 1000000000) by (unfold u; lra).
-  assert (T70 : 8 * / 2 ^ 70 <= u / 1000000000000) by (unfold u; lra).
+  assert (F0 : 0 <= F).
+  { apply sum_nonneg. intros bin Hin. rewrite Forall_forall in B1. specialize (B1 bin Hin).
+    apply Rmult_le_pos; [apply pos_INR | lra]. }
+  assert (S0 : 0 <= S).
+  { apply sum_nonneg. intros bin Hin. rewrite Forall_forall in B1. specialize (B1 bin Hin).
+    apply Rmult_le_pos; [apply pos_INR | apply Rmult_le_pos; lra]. }
+  assert (CF : F <= C * base).
+  { unfold C, keys. rewrite Rmult_comm, <- sum_scale. apply sum_le. intros bin Hin. rewrite Forall_forall in B1.
+    specialize (B1 bin Hin). pose proof (pos_INR (snd bin)). rewrite (Rmult_comm base). apply Rmult_le_compat_l; lra. }
+  assert (eF : e * F <= 24 * u * F) by (apply Rmult_le_compat_r; lra).
+  assert (eS : e * S <= 24 * u * S) by (apply Rmult_le_compat_r; lra).
   destruct Hp as [->| ->].
-  - clear R2 B8 N2. specialize (B7 eq_refl). destruct (R1 eq_refl) as [rest [[Hr Hr0] Hroot]]. clear R1.
-    rewrite (Rabs_pos_eq (1 - first)) in Hr by lra. apply Rabs_le_inv in Hr. specialize (Hr0 ltac:(lra)).
-    assert (Hur : u * (1 - first) <= u) by (rewrite <- (Rmult_1_r u) at 2; apply Rmult_le_compat_l; lra).
-    set (g := rest / C) in *.
-    assert (Hg : 0 <= g <= 1001 / 1000).
-    { split; [apply Rmult_le_pos; [lra | left; apply Rinv_0_lt_compat; lra]|].
-      apply Rle_trans with rest; [|lra]. unfold g, Rdiv. rewrite <- (Rmult_1_r rest) at 2.
-      apply Rmult_le_compat_l; [lra|]. rewrite <- Rinv_1. apply Rinv_le_contravar; lra. }
-    exists g. unfold approximates in Hroot. fold tiny in Hroot. rewrite (Rabs_pos_eq g) in Hroot by lra. apply Rabs_le_inv in Hroot.
-    assert (4 * u * g <= 4 * u * (1001 / 1000)) by (apply Rmult_le_compat_l; lra).
-    split; [lra|]. split; [lra|].
-    rewrite (mass_below 1 bins base g (or_introl eq_refl) B1 (proj1 Hg)). destruct (Req_EM_T 1 1) as [_|N]; [|congruence].
-    fold F C. replace (C * g) with rest by (unfold g; field; lra).
-    destruct (Rle_or_lt 1 (F + rest)) as [L|L]; [lra|].
-    assert (u * F <= u * 1) by (apply Rmult_le_compat_l; lra). lra.
-  - clear R1 B7. specialize (B8 eq_refl).
+  - clear R2 N2. specialize (B7 eq_refl). destruct (R1 eq_refl) as [rest [[Hr _] Hroot]]. clear R1.
+    set (x := (1 - first) / C). set (r := base + x).
+    assert (Cx : C * x = 1 - first) by (unfold x; field; lra).
+    assert (F3 : F <= 3).
+    { apply Rnot_lt_le. intros G. assert (u * F <= / 1000 * F) by (apply Rmult_le_compat_r; lra). lra. }
+    assert (uF : u * F <= u * 3) by (apply Rmult_le_compat_l; lra).
+    assert (eF1 : 0 <= e * F) by (apply Rmult_le_pos; lra).
+    assert (Cr : 999 / 1000 <= C * r).
+    { unfold r. rewrite Rmult_plus_distr_l, Cx. lra. }
+    assert (Hr0 : / 2 ^ 26 <= r).
+    { apply Rnot_lt_le. intros G. assert (C * r <= C * / 2 ^ 26) by (apply Rmult_le_compat_l; lra).
+      assert (C * / 2 ^ 26 <= 16777216 * / 2 ^ 26) by (apply Rmult_le_compat_r; lra). lra. }
+    assert (Xr : Rabs x <= 102 / 100 * r /\ x <= 1).
+    { assert (X1 : - (/ C) <= x <= / C).
+      { unfold x, Rdiv. assert (0 < / C) by (apply Rinv_0_lt_compat; lra). split.
+        - replace (- / C) with (-1 * / C) by ring. apply Rmult_le_compat_r; lra.
+        - rewrite <- (Rmult_1_l (/ C)) at 2. apply Rmult_le_compat_r; lra. }
+      assert (X2 : / C <= 102 / 100 * r).
+      { apply Rmult_le_reg_l with C; [lra|]. rewrite Rinv_r by lra. lra. }
+      assert (X3 : / C <= 1) by (rewrite <- Rinv_1; apply Rinv_le_contravar; lra).
+      split; [apply Rabs_le; lra | lra]. }
+    exists r. split; [split; [exact Hr0 | unfold r; lra]|].
+    assert (Ax : 0 <= Rabs x) by apply Rabs_pos.
+    assert (ux : u * Rabs x <= u * (102 / 100 * r)) by (apply Rmult_le_compat_l; lra).
+    split.
+    + (* the quotient *)
+      unfold approximates in Hroot. fold tiny in Hr, Hroot.
+      assert (Q : Rabs (rest / C - x) <= u * Rabs x + tiny).
+      { replace (rest / C - x) with ((rest - (1 - first)) / C) by (unfold x; field; lra).
+        unfold Rdiv. rewrite Rabs_mult, (Rabs_pos_eq (/ C)) by (left; apply Rinv_0_lt_compat; lra).
+        apply Rmult_le_reg_r with C; [lra|]. rewrite Rmult_assoc, Rinv_l, Rmult_1_r by lra.
+        assert (E : Rabs (1 - first) = C * Rabs x).
+        { rewrite <- Cx, Rabs_mult, (Rabs_pos_eq C) by lra. reflexivity. }
+        rewrite E in Hr. assert (tiny * 1 <= tiny * C) by (apply Rmult_le_compat_l; lra). lra. }
+      assert (Aq : Rabs (rest / C) <= Rabs x + (u * Rabs x + tiny)).
+      { replace (rest / C) with (x + (rest / C - x)) by ring. eapply Rle_trans; [apply Rabs_triang|]. lra. }
+      assert (uq : u * Rabs (rest / C) <= u * (Rabs x + (u * Rabs x + tiny))) by (apply Rmult_le_compat_l; lra).
+      assert (uux : u * (u * Rabs x) <= / 1000 * (u * Rabs x)) by (apply Rmult_le_compat_r; [apply Rmult_le_pos|]; lra).
+      assert (utr : tiny <= u * r / 100).
+      { assert (u * / 2 ^ 26 <= u * r) by (apply Rmult_le_compat_l; lra). unfold tiny. unfold u in *. lra. }
+      assert (ut : u * tiny <= / 100 * tiny) by (apply Rmult_le_compat_r; lra).
+      apply Rabs_le_inv in Hroot. apply Rabs_le_inv in Q. unfold r in *. lra.
+    + apply Rle_trans with (F + C * x).
+      * rewrite Cx. assert (F1 : F <= 1 + 200 * u) by lra.
+        assert (e * F <= e * (1 + 200 * u)) by (apply Rmult_le_compat_l; lra).
+        assert (u * e <= / 10000 * u) by (rewrite (Rmult_comm u e); apply Rmult_le_compat_r; lra). lra.
+      * unfold row_below. rewrite counted_mass_eq. unfold counted_mass. rewrite sum_map. cbn [fst snd].
+        apply Rle_trans with (sum (fun bin => INR (snd bin) * (base - fst bin) + x * INR (snd bin)) bins).
+        { right. rewrite sum_plus, sum_scale. unfold F, C, keys. ring. }
+        apply sum_le. intros bin Hin. pose proof (pos_INR (snd bin)).
+        replace (INR (snd bin) * (base - fst bin) + x * INR (snd bin)) with (INR (snd bin) * (base - fst bin + x)) by ring.
+        apply Rmult_le_compat_l; [assumption|]. rewrite pw_1 by apply Rmax_r. unfold gap.
+        eapply Rle_trans; [|apply Rmax_l]. unfold r. lra.
+  - clear R1 B7.
     destruct (R2 eq_refl) as [rest [square [product [radicand [radix [bottom [[Hr Hr0] [[Hs Hs0] [[Hp Hp0] [[Ha Ha0] [Hx [[Hb Hb0] Hroot]]]]]]]]]]]]. clear R2.
     unfold approximates in Hx, Hroot. fold tiny in Hr, Hs, Hp, Ha, Hx, Hb, Hroot.
-    rewrite (Rabs_pos_eq (1 - second)) in Hr by lra. apply Rabs_le_inv in Hr. specialize (Hr0 ltac:(lra)).
-    assert (Hur : u * (1 - second) <= u) by (rewrite <- (Rmult_1_r u) at 2; apply Rmult_le_compat_l; lra).
+    set (left := Rmax (1 - second) 0) in *. assert (Hleft : 0 <= left /\ 1 - second <= left <= 1).
+    { unfold left. split; [apply Rmax_r|]. split; [apply Rmax_l | apply Rmax_lub; lra]. }
+    rewrite (Rabs_pos_eq left) in Hr by lra. apply Rabs_le_inv in Hr. specialize (Hr0 ltac:(lra)).
+    assert (Hur : u * left <= u) by (rewrite <- (Rmult_1_r u) at 2; apply Rmult_le_compat_l; lra).
     assert (FF : 0 <= first * first) by (apply Rmult_le_pos; lra).
     assert (CR : 0 <= C * rest) by (apply Rmult_le_pos; lra).
     rewrite (Rabs_pos_eq (first * first)) in Hs by exact FF. rewrite (Rabs_pos_eq (C * rest)) in Hp by exact CR.
@@ -317,11 +359,11 @@ Proof.
     { assert (4 * u * sqrt radicand <= / 1000 * sqrt radicand) by (apply Rmult_le_compat_r; lra).
       destruct (Rle_or_lt (45 / 100) first) as [L|L]; [split; lra|].
       assert (HF : F <= 46 / 100).
-      { apply Rnot_lt_le. intros G. assert (u * F <= / 1000 * F) by (apply Rmult_le_compat_r; lra). lra. }
+      { apply Rnot_lt_le. intros G. assert (u * F <= / 100000 * F) by (apply Rmult_le_compat_r; lra). lra. }
       assert (HS : S <= F).
       { apply sum_le. intros bin Hin. rewrite Forall_forall in B1. specialize (B1 bin Hin). pose proof (pos_INR (snd bin)).
         apply Rmult_le_compat_l; [lra|]. rewrite <- (Rmult_1_r (base - fst bin)) at 3. apply Rmult_le_compat_l; lra. }
-      assert (u * S <= / 1000 * S) by (apply Rmult_le_compat_r; lra).
+      assert (u * S <= / 100000 * S) by (apply Rmult_le_compat_r; lra).
       assert (HR : 1 / 2 <= rest) by lra.
       assert (HCR : rest <= C * rest) by (rewrite <- (Rmult_1_l rest) at 1; apply Rmult_le_compat_r; lra).
       assert (uCR : u * (C * rest) <= / 1000 * (C * rest)) by (apply Rmult_le_compat_r; lra).
@@ -344,14 +386,15 @@ Proof.
     assert (Bottom : bottom <= H + 64 / 10 * (u * H)) by lra.
     assert (u1 : u * (first + radix) <= / 1000 * (first + radix)) by (apply Rmult_le_compat_r; lra).
     assert (Bpos : 39 / 100 <= bottom) by lra.
-    destruct (quadratic_root C first rest B3 B5 Hr0 ltac:(fold Q D H; lra)) as [G0 G1]. fold Q D H in G0, G1. set (g := rest / H) in *.
+    destruct (quadratic_root C first rest (proj1 B3) B5 Hr0 ltac:(fold Q D H; lra)) as [G0 G1]. fold Q D H in G0, G1. set (g := rest / H) in *.
     assert (Hfg : 0 <= first * g) by (apply Rmult_le_pos; lra).
     assert (Hgg : g * g <= C * (g * g)).
     { rewrite <- (Rmult_1_l (g * g)) at 1. apply Rmult_le_compat_r; [apply Rmult_le_pos|]; lra. }
     assert (G2 : g <= 1001 / 1000).
     { apply Rnot_lt_le. intros G. assert (1001 / 1000 * (1001 / 1000) < g * g) by (apply Rmult_le_0_lt_compat; lra). lra. }
-    exists g. split.
-    + split; [exact G0|]. assert (Hq : g - 64 / 10 * (u * g) <= rest / bottom).
+    assert (ug0 : 0 <= u * g) by (apply Rmult_le_pos; lra).
+    assert (Rootg : g - 105 / 10 * (u * g) - tiny <= root).
+    { assert (Hq : g - 64 / 10 * (u * g) <= rest / bottom).
       { apply Rmult_le_reg_r with bottom; [lra|].
         replace (rest / bottom * bottom) with rest by (field; lra).
         assert (Egh : g * H = rest) by (unfold g; field; lra).
@@ -363,18 +406,28 @@ Proof.
         rewrite Egh. assert (0 <= u * u * rest) by (apply Rmult_le_pos; [apply Rmult_le_pos|]; lra). lra. }
       assert (Q0 : 0 <= rest / bottom) by (apply Rmult_le_pos; [lra | left; apply Rinv_0_lt_compat; lra]).
       rewrite (Rabs_pos_eq (rest / bottom)) in Hroot by exact Q0. apply Rabs_le_inv in Hroot.
-      assert (ug : u * g <= u * (1001 / 1000)) by (apply Rmult_le_compat_l; lra).
       assert (L4 : (1 - 4 * u) * (g - 64 / 10 * (u * g)) <= (1 - 4 * u) * (rest / bottom)) by (apply Rmult_le_compat_l; lra).
-      assert (0 <= u * (u * g)) by (apply Rmult_le_pos; [|apply Rmult_le_pos]; lra). lra.
-    + split; [exact G2|]. rewrite (mass_below 2 bins base g (or_intror eq_refl) B1 G0).
-      destruct (Req_EM_T 2 1) as [N|_]; [exfalso; lra|]. fold F S C.
-      destruct (Rle_or_lt 1 (S + 2 * F * g + C * (g * g))) as [L|L]; [lra|].
+      assert (0 <= u * (u * g)) by (apply Rmult_le_pos; lra). lra. }
+    assert (Mass : 1 - (e + 11 / 10 * u) <= S + 2 * F * g + C * (g * g)).
+    { destruct (Rle_or_lt 1 (S + 2 * F * g + C * (g * g))) as [L|L]; [lra|].
       assert (Fg : 0 <= 2 * F * g) by (apply Rmult_le_pos; lra).
-      assert (F1 : 2 * first * g <= 2 * (F + 10010 / 1000 * u * F + 8 * / 2 ^ 70) * g) by (apply Rmult_le_compat_r; lra).
-      assert (Tg : 8 * / 2 ^ 70 * g <= 8 * / 2 ^ 70 * (1001 / 1000)) by (apply Rmult_le_compat_l; lra).
+      assert (F1 : 2 * first * g <= 2 * (F + e * F + t) * g) by (apply Rmult_le_compat_r; lra).
+      assert (Tg : t * g <= t * (1001 / 1000)) by (apply Rmult_le_compat_l; lra).
       assert (gg : 0 <= g * g) by (apply Rmult_le_pos; lra).
-      assert (uM : u * (S + 2 * F * g) <= u * 1) by (apply Rmult_le_compat_l; lra).
-      assert (uFg : 0 <= u * (2 * F * g)) by (apply Rmult_le_pos; lra). lra.
+      assert (uM : e * (S + 2 * F * g) <= e * 1) by (apply Rmult_le_compat_l; lra). lra. }
+    assert (SC : S <= C * (base * base)).
+    { unfold C, keys. rewrite Rmult_comm, <- sum_scale. apply sum_le. intros bin Hin. rewrite Forall_forall in B1.
+      specialize (B1 bin Hin). pose proof (pos_INR (snd bin)). rewrite (Rmult_comm (base * base)).
+      apply Rmult_le_compat_l; [lra|]. apply Rmult_le_compat; lra. }
+    exists (base + g). split; [split; [|lra]|].
+    + apply Rnot_lt_le. intros G.
+      assert ((base + g) * (base + g) <= / 2 ^ 26 * / 2 ^ 26) by (apply Rmult_le_compat; lra).
+      assert (C * ((base + g) * (base + g)) <= 16777216 * (/ 2 ^ 26 * / 2 ^ 26)).
+      { apply Rmult_le_compat; try lra. apply Rmult_le_pos; lra. }
+      assert (F * g <= C * base * g) by (apply Rmult_le_compat_r; lra). lra.
+    + split.
+      * assert (0 <= u * base) by (apply Rmult_le_pos; lra). lra.
+      * rewrite (mass_below 2 bins base g (or_intror eq_refl) B1 G0). destruct (Req_EM_T 2 1) as [N|_]; [exfalso; lra|]. exact Mass.
 Qed.
 
 (** ** From the maxima of the tiles to the row *)
@@ -487,27 +540,40 @@ Proof.
     Hp Hm Ht Hpart Htop Hle Hex Hfar P Hl Hk Hroot [Hbelow _] [Hshare Hshare0] [Hslack Hslack0] [Hdown _] [Hlo _].
   pose proof u_pos as U. assert (Hp1 : 1 <= p) by (destruct Hp; lra). assert (Hp0 : 0 < p) by lra.
   assert (Hl9 : (length (bins ++ [(0%R, 1%nat)]) <= 9)%nat) by (rewrite app_length; simpl; lia).
-  destruct (passed_sums p _ base first second P Hl9 Hk) as [B0 [B1 [B2 _]]].
-  destruct (root_error p _ base first second root Hp P Hl9 Hk Hroot) as [g [G0 [G1 G2]]].
+  destruct (passed_sums p _ base first second P Hl9 Hk) as [B0 [B1 [B2 [B3 [B4 [B5 [B6 [B7 [_ [_ [_ [B11 B12]]]]]]]]]]]].
+  cbv zeta in B11, B12. set (k := INR (length (bins ++ [(0%R, 1%nat)])) - 1) in *.
+  assert (K8 : k <= 8).
+  { unfold k. assert (INR (length (bins ++ [(0%R, 1%nat)])) <= INR 9) by (apply le_INR; exact Hl9). simpl (INR 9) in *. lra. }
+  apply (near_weaken _ _ (20020 / 1000 * u) (8 * / 2 ^ 60)) in B11; [| | |lra].
+  2: { apply sum_nonneg. intros bin Hin. rewrite Forall_forall in B1. specialize (B1 bin Hin).
+       apply Rmult_le_pos; [apply pos_INR | lra]. }
+  2: { assert ((k + 2) * (1001 / 1000 * u) <= 10 * (1001 / 1000 * u)) by (apply Rmult_le_compat_r; lra). lra. }
+  apply (near_weaken _ _ (20020 / 1000 * u) (8 * / 2 ^ 60)) in B12; [| | |lra].
+  2: { apply sum_nonneg. intros bin Hin. rewrite Forall_forall in B1. specialize (B1 bin Hin).
+       apply Rmult_le_pos; [apply pos_INR | apply Rmult_le_pos; lra]. }
+  2: { assert ((2 * k + 4) * (1001 / 1000 * u) <= 20 * (1001 / 1000 * u)) by (apply Rmult_le_compat_r; lra). lra. }
+  destruct (root_error p _ base first second root (20020 / 1000 * u) (8 * / 2 ^ 60) Hp B1 B0 ltac:(lra) B5 B6
+    ltac:(intros E; specialize (B7 E); lra) ltac:(lra) ltac:(lra) B11 B12 Hroot) as [r [G0 [G1 G2]]].
   destruct tiny_small as [T0 _]. set (tiny := / 2 ^ 100) in *. assert (Tu : tiny <= u / 1000000) by (unfold tiny, u; lra).
   set (row := row_below (bins ++ [(0, 1%nat)])) in *.
   assert (Hrow : is_max 0 row) by (apply (row_below_max _ base B1 B2)).
   destruct (tau_exists p row 0 Hp0 Hrow) as [ta [Hta Hta1]].
   (* the threshold of the counted row *)
-  assert (A : - (base + g) - 23 * u <= ta).
-  { destruct (Rle_or_lt 1 (mass p row (- (base + g)))) as [L|L].
+  assert (A : - r - 22 * u <= ta).
+  { destruct (Rle_or_lt 1 (mass p row (- r))) as [L|L].
     - apply (left_of_root p row ta _ Hp0 Hta) in L. lra.
-    - pose proof (residual_bound p row 0 ta (- (base + g)) Hp1 Hrow Hta ltac:(lra)) as Rb.
-      rewrite (Rabs_left (mass p row (- (base + g)) - 1)) in Rb by lra. apply Rabs_le_inv in Rb. lra. }
-  assert (Hbelow' : base + g - 14 * u <= below).
-  { destruct (Rle_or_lt 0 (base + root)) as [L|L].
-    - rewrite (Rabs_pos_eq (base + root)) in Hbelow by exact L. apply Rabs_le_inv in Hbelow.
-      assert (u * (base + g - 11 * u) <= u * (2002 / 1000)) by (apply Rmult_le_compat_l; lra).
-      assert ((1 - u) * (base + g - 11 * u) <= (1 - u) * (base + root)) by (apply Rmult_le_compat_l; lra). lra.
-    - rewrite (Rabs_left (base + root)) in Hbelow by exact L. apply Rabs_le_inv in Hbelow.
-      assert (u * - (base + root) <= u * 1) by (apply Rmult_le_compat_l; lra). lra. }
+    - pose proof (residual_bound p row 0 ta (- r) Hp1 Hrow Hta ltac:(lra)) as Rb.
+      rewrite (Rabs_left (mass p row (- r) - 1)) in Rb by lra. apply Rabs_le_inv in Rb. lra. }
+  assert (ur : u * r <= u * (2001 / 1000)) by (apply Rmult_le_compat_l; lra).
+  assert (Hbelow' : r - 25 * u <= below).
+  { assert (Pos : 0 <= base + root).
+    { assert (u * r <= / 1000000 * r) by (apply Rmult_le_compat_r; lra). unfold tiny in *. lra. }
+    rewrite (Rabs_pos_eq (base + root)) in Hbelow by exact Pos. apply Rabs_le_inv in Hbelow.
+    assert ((1 - u) * (r - 11 * (u * r) - tiny) <= (1 - u) * (base + root)) by (apply Rmult_le_compat_l; lra).
+    assert (0 <= u * tiny) by (apply Rmult_le_pos; lra).
+    assert (0 <= u * (u * r)) by (apply Rmult_le_pos; [|apply Rmult_le_pos]; lra). lra. }
   set (b := Rmin below 1) in *.
-  assert (Hb : - b - 37 * u <= ta /\ - (14 * u) <= b <= 1).
+  assert (Hb : - b - 47 * u <= ta /\ - (25 * u) <= b <= 1).
   { unfold b, Rmin. destruct (Rle_dec below 1); split; lra. }
   destruct Hb as [Hb Hb1].
   (* the row of the edges, next to the products that were counted *)
@@ -544,6 +610,72 @@ Proof.
     apply Rabs_le_inv in Bs. apply Rabs_le. split; lra. }
   assert (uDs : u * Rabs (top - down) <= u * (101 / 100 * size + 21 / 10)) by (apply Rmult_le_compat_l; lra).
   apply Rabs_le_inv in Hlo. unfold d in *. lra.
+Qed.
+
+(** ** The first bracket of the histogram *)
+
+(** There the sums run over all bins at once, in any order; [e] is what they may be off by, relatively. *)
+Theorem histogram_root_float : forall p bins base first second root total far ta,
+  p = 1 \/ p = 2 -> Forall (fun bin => 0 <= fst bin <= base) bins -> In (0, 1%nat) bins -> 0 <= base <= 1 ->
+  keys bins <= 16777216 ->
+  let F := sum (fun bin => INR (snd bin) * (base - fst bin)) bins in
+  let S := sum (fun bin => INR (snd bin) * ((base - fst bin) * (base - fst bin))) bins in
+  0 <= first -> 0 <= second -> (p = 1 -> first <= 1 + 100 * u) ->
+  Rabs (first - F) <= 24 * u * F + / 2 ^ 56 -> Rabs (second - S) <= 24 * u * S + / 2 ^ 56 ->
+  computed_root p (keys bins) first second root -> rounds total (base + root) ->
+  rounds far (total * (1 + / 2 ^ 18)) -> is_tau p (row_below bins) ta ->
+  Rmax (- far) (- (1)) <= ta.
+Proof.
+  intros p bins base first second root total far ta Hp B1 B2 B0 Hk F S B5 B6 B7 N1 N2 Hroot [Ht _] [Hf _] Hta.
+  pose proof u_pos as U. assert (Hp0 : 0 < p) by (destruct Hp; lra). assert (Hp1 : 1 <= p) by (destruct Hp; lra).
+  assert (B3 : 1 <= keys bins).
+  { apply Rle_trans with ((fun bin : R * nat => INR (snd bin)) (0, 1%nat)); [simpl; lra|].
+    apply (sum_le_one (fun bin : R * nat => INR (snd bin))); [intros; apply pos_INR | exact B2]. }
+  destruct (root_error p bins base first second root (24 * u) (/ 2 ^ 56) Hp B1 B0 ltac:(lra) B5 B6 B7 ltac:(lra) ltac:(lra)
+    N1 N2 Hroot) as [r [G0 [G1 G2]]].
+  assert (Hrow : is_max 0 (row_below bins)) by (apply (row_below_max _ base B1 B2)).
+  pose proof (proj1 (threshold_bracket p _ 0 ta Hp0 Hrow Hta)) as Low.
+  apply Rmax_lub; [|lra].
+  destruct tiny_small as [T0 _]. set (tiny := / 2 ^ 100) in *.
+  assert (ur : 0 <= u * r) by (apply Rmult_le_pos; lra).
+  assert (Tr : tiny <= u * r / 1000000).
+  { assert (u * / 2 ^ 26 <= u * r) by (apply Rmult_le_compat_l; lra). unfold tiny. unfold u in *. lra. }
+  assert (ut : 0 <= u * tiny) by (apply Rmult_le_pos; lra).
+  assert (uur : 0 <= u * (u * r) <= / 1000000 * (u * r)).
+  { split; [apply Rmult_le_pos; lra | apply Rmult_le_compat_r; lra]. }
+  assert (ur1 : u * r <= / 1000000 * r) by (apply Rmult_le_compat_r; lra).
+  assert (Pos : 0 <= base + root) by lra.
+  rewrite (Rabs_pos_eq (base + root)) in Ht by exact Pos. apply Rabs_le_inv in Ht.
+  assert (H1 : (1 - u) * (r - 11 * (u * r) - tiny) <= (1 - u) * (base + root)) by (apply Rmult_le_compat_l; lra).
+  assert (Tot : r - 121 / 10 * (u * r) <= total) by lra.
+  assert (E18 : / 2 ^ 18 = 64 * u) by (unfold u; lra). rewrite E18 in Hf.
+  assert (P2 : 0 <= total * (1 + 64 * u)) by (apply Rmult_le_pos; lra).
+  rewrite (Rabs_pos_eq (total * (1 + 64 * u))) in Hf by exact P2. apply Rabs_le_inv in Hf.
+  assert (H2 : (1 - u) * (1 + 64 * u) * (r - 121 / 10 * (u * r)) <= (1 - u) * (1 + 64 * u) * total).
+  { apply Rmult_le_compat_l; [apply Rmult_le_pos; lra | exact Tot]. }
+  assert (u3 : 0 <= u * (u * (u * r))) by (apply Rmult_le_pos; lra).
+  assert (Far : r * (1 + 50 * u) <= far) by lra.
+  apply (left_of_root p _ ta _ Hp0 Hta).
+  (* the mass at a distance that is larger by a factor is larger by that factor *)
+  set (f := 1 + 50 * u) in *.
+  assert (Scaled : f * mass p (row_below bins) (- r) <= mass p (row_below bins) (- (r * f))).
+  { rewrite !mass_eq, <- sum_scale. apply sum_le. intros x Hx. destruct Hrow as [_ Hall]. rewrite Forall_forall in Hall.
+    specialize (Hall x Hx). replace (x - - (r * f)) with (x + r * f) by ring. replace (x - - r) with (x + r) by ring.
+    destruct (Rlt_dec 0 (x + r)) as [P|P].
+    - assert (Fx : f * (x + r) <= x + r * f).
+      { unfold f. assert (u * x <= 0) by (rewrite <- (Rmult_0_r u); apply Rmult_le_compat_l; lra). lra. }
+      destruct Hp as [->| ->].
+      + rewrite !pw_1 by (unfold f in *; lra). exact Fx.
+      + assert (f1 : 1 <= f) by (unfold f; lra). assert (f0 : 0 <= f * (x + r)) by (apply Rmult_le_pos; lra).
+        rewrite !pw_2 by lra. apply Rle_trans with (f * (x + r) * (f * (x + r))); [|apply Rmult_le_compat; lra].
+        replace (f * (x + r) * (f * (x + r))) with (f * (f * ((x + r) * (x + r)))) by ring.
+        apply Rmult_le_compat_l; [lra|]. rewrite <- (Rmult_1_l ((x + r) * (x + r))) at 1.
+        apply Rmult_le_compat_r; [apply Rmult_le_pos; lra | exact f1].
+    - rewrite (pw_zero p (x + r)) by lra. rewrite Rmult_0_r. apply pw_nonneg. }
+  assert (One : 1 <= f * mass p (row_below bins) (- r)).
+  { apply Rle_trans with (f * (1 - (24 * u + 11 / 10 * u))); [|apply Rmult_le_compat_l; unfold f; lra].
+    unfold f. assert (u * u <= / 1000 * u) by (apply Rmult_le_compat_r; lra). lra. }
+  apply Rle_trans with (mass p (row_below bins) (- (r * f))); [lra|]. apply mass_le; lra.
 Qed.
 
 (** ** The products that cannot reach the bound *)

@@ -95,10 +95,10 @@ Qed.
 
 (** ** The loop *)
 
-Lemma refine_step_invariant p z m tau tolerance slack proposal t lo hi :
+Lemma refine_step_invariant p z m tau tolerance slack retreat proposal t lo hi :
   1 <= p -> is_max m z -> is_tau p z tau -> 0 <= slack ->
   m - 1 <= lo <= tau -> tau <= hi -> hi < m -> lo <= t <= hi ->
-  let '(t', lo', hi') := refine_step p z tolerance slack proposal (t, lo, hi) in
+  let '(t', lo', hi') := refine_step p z tolerance slack retreat proposal (t, lo, hi) in
   m - 1 <= lo' <= tau /\ tau <= hi' /\ hi' < m /\ lo' <= t' <= hi' /\
   (Rabs (mass p z t - 1) <= tolerance -> tolerance < 1 ->
     t' - tau <= 2 * tolerance /\ tau - t' <= 2 * tolerance / (1 - tolerance) + slack).
@@ -119,8 +119,9 @@ Proof.
     - assert (t <= tau) by (apply L; lra). rewrite (Rabs_left1 (t - tau)), (Rabs_pos_eq (F - 1)) in Res by lra.
       pose proof (Rmin_l hi (t + (F - 1))). pose proof (Rmin_r hi (t + (F - 1))).
       repeat split; try apply Rmin_glb; lra. }
-  set (otherwise := if Rle_dec (Rabs (F - 1)) tolerance then t else (lo' + hi') / 2).
-  assert (O : otherwise <= hi') by (unfold otherwise; destruct (Rle_dec (Rabs (F - 1)) tolerance); lra).
+  set (otherwise := if Rle_dec (Rabs (F - 1)) tolerance then t else Rmin retreat hi').
+  assert (O : otherwise <= hi').
+  { unfold otherwise. destruct (Rle_dec (Rabs (F - 1)) tolerance); [lra | apply Rmin_r]. }
   set (next := match proposal with Some s => if Rle_dec (Rmax s lo') hi' then Rmax s lo' else otherwise | None => otherwise end).
   assert (N : next <= hi') by (unfold next; destruct proposal as [s|]; [destruct (Rle_dec (Rmax s lo') hi')|]; lra).
   assert (T : lo' <= Rmax next lo' <= hi') by (split; [apply Rmax_r | apply Rmax_lub; lra]).
@@ -151,7 +152,7 @@ Proof.
     unfold below in Low. lra.
 Qed.
 
-(** However many passes, whatever the proposals: the bracket holds, its lower end is below the final t, and if the loop
+(** However many passes, whatever the proposals and the points to retreat to: the bracket holds, its lower end is below the final t, and if the loop
     stopped by its tolerance, the residual has certified the point before the last step, and bounds the final one. *)
 Theorem refine_loop_certifies : forall p z m tau tolerance passes t lo hi slack,
   1 <= p -> is_max m z -> is_tau p z tau -> tolerance < 1 ->
@@ -163,12 +164,12 @@ Theorem refine_loop_certifies : forall p z m tau tolerance passes t lo hi slack,
     Rabs (mass p z last - 1) <= tolerance /\ Rabs (last - tau) <= tolerance /\
     t' - tau <= 2 * tolerance /\ tau - t' <= 2 * tolerance / (1 - tolerance) + slack).
 Proof.
-  intros p z m tau tolerance passes. induction passes as [|[proposal slack1] passes IH];
+  intros p z m tau tolerance passes. induction passes as [|[[proposal retreat] slack1] passes IH];
     intros t lo hi slack Hp Hm Ht Htol Hall Hlo Hhi Hhm Hti.
   - simpl. split; [lra|]. split; [lra|]. intros last Hl. discriminate Hl.
   - inversion Hall as [|pass rest Hs Hrest]; subst. simpl in Hs. cbn [refine_loop fst].
-    pose proof (refine_step_invariant p z m tau tolerance slack1 proposal t lo hi Hp Hm Ht ltac:(lra) Hlo Hhi Hhm Hti) as I.
-    destruct (refine_step p z tolerance slack1 proposal (t, lo, hi)) as [[t' lo'] hi'].
+    pose proof (refine_step_invariant p z m tau tolerance slack1 retreat proposal t lo hi Hp Hm Ht ltac:(lra) Hlo Hhi Hhm Hti) as I.
+    destruct (refine_step p z tolerance slack1 retreat proposal (t, lo, hi)) as [[t' lo'] hi'].
     destruct I as [I1 [I2 [I3 [I4 I5]]]].
     destruct (Rle_dec (Rabs (mass p z t - 1)) tolerance) as [Hd|Hd].
     + split; [lra|]. split; [lra|]. intros last Hl. injection Hl as <-.

@@ -80,27 +80,29 @@ Definition accepted (lo hi : R) (proposal : option R) (otherwise : R) : R :=
   | None => otherwise
   end.
 
-(** One pass of the refinement from (t, lo, hi), as the kernel makes it; [slack] is what it takes off for rounding. *)
-Definition refine_step (p : R) (z : list R) (tolerance slack : R) (proposal : option R) (at_ : R * R * R) : R * R * R :=
+(** One pass of the refinement from (t, lo, hi), as the kernel makes it; [slack] is what it takes off for rounding, and
+    [retreat] any point to go to when a proposal fails: the middle, the lower end, or the nearest Newton point so far. *)
+Definition refine_step (p : R) (z : list R) (tolerance slack retreat : R) (proposal : option R) (at_ : R * R * R)
+  : R * R * R :=
   let '(t, lo, hi) := at_ in
   let f := mass p z t in
   let lo' := Rmax lo (t + norm_step p f (slope p z t) - slack) in
   let hi' := if Rlt_dec f 1 then Rmin hi t else Rmin hi (t + (f - 1)) in
-  let otherwise := if Rle_dec (Rabs (f - 1)) tolerance then t else (lo' + hi') / 2 in
+  let otherwise := if Rle_dec (Rabs (f - 1)) tolerance then t else Rmin retreat hi' in
   let next := match proposal with
     | Some s => if Rle_dec (Rmax s lo') hi' then Rmax s lo' else otherwise
     | None => otherwise
     end in
   (Rmax next lo', lo', hi').
 
-(** Passes with these proposals and slacks, until the mass is within the tolerance; also where it was then evaluated. *)
-Fixpoint refine_loop (p : R) (z : list R) (tolerance : R) (passes : list (option R * R)) (at_ : R * R * R)
+(** Passes with these proposals, retreats and slacks, until the mass is within the tolerance; also where it was then evaluated. *)
+Fixpoint refine_loop (p : R) (z : list R) (tolerance : R) (passes : list (option R * R * R)) (at_ : R * R * R)
   : (R * R * R) * option R :=
   match passes with
   | [] => (at_, None)
-  | (proposal, slack) :: rest =>
+  | (proposal, retreat, slack) :: rest =>
       let t := fst (fst at_) in
-      let next := refine_step p z tolerance slack proposal at_ in
+      let next := refine_step p z tolerance slack retreat proposal at_ in
       if Rle_dec (Rabs (mass p z t - 1)) tolerance then (next, Some t) else refine_loop p z tolerance rest next
   end.
 
@@ -267,7 +269,7 @@ Inductive passed (p : R) : list (R * nat) -> R -> R -> R -> Prop :=
 Definition computed_root (p count first second root : R) : Prop :=
   (p = 1 -> exists rest, rounds rest (1 - first) /\ approximates root (rest / count)) /\
   (p = 2 -> exists rest square product radicand radix bottom,
-    rounds rest (1 - second) /\ rounds square (first * first) /\ rounds product (count * rest) /\
+    rounds rest (Rmax (1 - second) 0) /\ rounds square (first * first) /\ rounds product (count * rest) /\
     rounds radicand (square + product) /\ approximates radix (sqrt radicand) /\ rounds bottom (first + radix) /\
     approximates root (rest / bottom)).
 

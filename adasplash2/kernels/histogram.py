@@ -30,7 +30,7 @@ COUNTERS = tl.constexpr(4)
 COUNTER_MASK = tl.constexpr(2**8 - 1)
 # The bits of the largest float32 below 1.
 TOP_BITS = tl.constexpr(0x3F7FFFFF)
-# Bounds the relative rounding of a root found by `histogram_root`.  Lemma: histogram_bracket
+# Bounds the relative rounding of a root found by `histogram_root`.  Lemma: histogram_root_float
 ROOT_ERROR = tl.constexpr(2.0**-18)
 
 

@@ -116,6 +116,7 @@ def test_the_mask_of_such_rows_are_their_candidates(z, is_causal, dense):
     assert (kept | ~live).all()
 
 
+@lemma("histogram_root_float")
 def test_a_margin_of_the_roots_is_needed():
     """Scores on the edges of bins: the specified root is exact, and the kernel's would pass it by rounding."""
     rng = np.random.default_rng(1)
