@@ -104,6 +104,7 @@ def sound(**claims: Any) -> RowTarget:
         threshold=lambda scores, alpha, dtype: rounded(entmax_ref.threshold(scores, alpha), "float32"),
         second=lambda scores, d_probs, way, alpha, dtype: entmax_ref.entmax_second(scores, d_probs, way, alpha),
         d_alpha=lambda scores, d_probs, alpha, dtype: np.sum(entmax_ref.entmax_alpha_grad(scores, alpha) * d_probs),
+        more_iterations=lambda scores, alpha, dtype: rows(scores, alpha, dtype, iterations=128),
         loss=lambda scores, keys, alpha, dtype: rounded(entmax_ref.entmax_loss(scores, keys, alpha), dtype),
         loss_grad=lambda scores, keys, alpha, dtype: rounded(entmax_ref.entmax_loss_grad(scores, keys, alpha), dtype),
     )
@@ -150,6 +151,7 @@ FAULTS: dict[str, tuple[str, Callable[[], RowTarget]]] = {
     "zeros returned": ("row_sum", lambda: _after(lambda probs, scores: 0.0 * probs)),
     "iteration count fixed at 1": ("row_sum", lambda: _probs(iterations=1)),
     "iteration count fixed at 2, then normalised": ("probabilities", lambda: _probs(iterations=2, normalised=True)),
+    "too few iterations by default": ("iterations", lambda: _probs(iterations=3)),
     "one bin too few in the index": ("row_sum", lambda: _probs(index_bins=BINS - 1)),
     "one bin too many in the index": ("row_sum", lambda: _probs(index_bins=BINS + 1)),
     "floor replaced by round": ("row_sum", lambda: _probs(to_int=np.rint)),

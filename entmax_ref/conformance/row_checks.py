@@ -204,6 +204,20 @@ def strides(target: RowTarget, case: Case) -> Finding:
     )
 
 
+def iterations(target: RowTarget, case: Case) -> Finding:
+    """The default number of iterations is enough: with more of them no probability moves by more than its bound."""
+    assert target.more_iterations is not None
+    scores = case["scores"]
+    found, truth = mapped(target, scores, case), row_truth(scores, case.alpha, case.dtype)
+    given = scores[None].copy()
+    more = answer(asked(target.more_iterations, given, case.alpha, case.dtype), given.shape, "the result")[0]
+    return worst(
+        np.abs(more - found),
+        truth.allowed,
+        lambda at: f"key {at[0]} has {found[at]:.9g}, and {more[at]:.9g} with more iterations than by default",
+    )
+
+
 def operands_kept(target: RowTarget, case: Case) -> Finding:
     """The scores are not written to."""
     rows = case["scores"][None]

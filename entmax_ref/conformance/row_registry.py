@@ -15,6 +15,7 @@ from entmax_ref.conformance.row_strategies import fits, flat_cases, lengths, row
 from entmax_ref.conformance.target import RowTarget
 
 _SMALL_ALPHA = 1.02
+_no_iterations = unless("a number of iterations", "more_iterations")
 _no_gradient = unless("a gradient", "vjp")
 _no_empty_row = unless("a row without a key", "empty")
 _no_alpha_gradient = unless("a gradient of alpha", "d_alpha")
@@ -127,6 +128,7 @@ def _make() -> tuple[Check, ...]:
         ("neighbours", "contract", always, _among, judge.neighbours, 0.5),
         ("deterministic", "contract", always, _of(hidden=True), judge.deterministic, 0.3),
         ("strides", "contract", unless("an array with other strides", "strides"), _of(), judge.strides, 0.3),
+        ("iterations", "refine_loop_certifies", _no_iterations, _of(hidden=True), judge.iterations, 1.0),
         ("operands_kept", "contract", always, _of(), judge.operands_kept, 0.2),
     ]
     gradient = [

@@ -68,12 +68,16 @@ def _of_target(outcomes: Sequence[Outcome]) -> list[str]:
         cells = {outcome.dtype: outcome for outcome in outcomes if outcome.check == check}
         shown = [mark(cells[dtype]) if dtype in cells else "" for dtype in dtypes]
         lines.append(f"  {check:<26}" + "".join(f"{text:>13}" for text in shown))
-    for prefix, status in (("known", "known failure"), ("skipped", "skipped")):
-        said = dict.fromkeys((one.check, one.sentence) for one in outcomes if one.status == status)
-        for check, sentence in said:
-            lines += textwrap.wrap(
-                f"{prefix}: {check}: {sentence}", _WIDTH, initial_indent="  ", subsequent_indent="    "
-            )
+    known = dict.fromkeys((one.check, one.sentence) for one in outcomes if one.status == "known failure")
+    said = [f"known: {check}: {sentence}" for check, sentence in known]
+    # A missing claim leaves out several checks: it is said once.
+    reasons: dict[str, dict[str, None]] = {}
+    for one in outcomes:
+        if one.status == "skipped":
+            reasons.setdefault(one.sentence, {})[one.check] = None
+    said += [f"skipped: {', '.join(left_out)}: {sentence}" for sentence, left_out in reasons.items()]
+    for text in said:
+        lines += textwrap.wrap(text, _WIDTH, initial_indent="  ", subsequent_indent="    ")
     return lines
 
 

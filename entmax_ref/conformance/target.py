@@ -103,6 +103,8 @@ class RowTarget(Target):
     loss, loss_grad : callable, optional
         ``loss(scores, keys, alpha, dtype)`` returns the Fenchel-Young loss of each row, given the index of its right
         key; ``loss_grad``, with the same arguments, the gradient of the sum of the losses by the scores.
+    more_iterations : callable, optional
+        As ``probs``, with twice as many iterations as by default, or more, for a map that takes their number.
     hidden : bool
         Whether a score of ``-inf`` hides its key.
     empty : bool
@@ -116,6 +118,7 @@ class RowTarget(Target):
     d_alpha: Callable[[Floats, Floats, float, str], Any] | None = None
     loss: Callable[[Floats, Any, float, str], Any] | None = None
     loss_grad: Callable[[Floats, Any, float, str], Any] | None = None
+    more_iterations: Callable[[Floats, float, str], Any] | None = None
     hidden: bool = True
     empty: bool = True
 

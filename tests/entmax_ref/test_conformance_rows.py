@@ -44,6 +44,7 @@ def test_what_is_not_claimed_is_skipped_with_its_reason():
         threshold=None,
         second=None,
         d_alpha=None,
+        more_iterations=None,
         loss=None,
         loss_grad=None,
         nonfinite=False,
@@ -52,6 +53,7 @@ def test_what_is_not_claimed_is_skipped_with_its_reason():
     )
     skipped = {outcome.check: outcome.sentence for outcome in run_target(bare, QUICK) if outcome.status == "skipped"}
     assert skipped["gradient"] == skipped["finite_differences"] == "a gradient is not claimed"
+    assert skipped["iterations"] == "a number of iterations is not claimed"
     assert skipped["strides"] == "an array with other strides is not claimed"
     assert skipped["threshold"] == "tau is not claimed" and "alpha" in skipped["softmax_limit"]
     assert all(skipped.values())
@@ -65,7 +67,7 @@ def test_operands_are_contiguous_where_other_strides_are_not_claimed():
 
         return checked
 
-    fields = ("probs", "vjp", "threshold", "second", "d_alpha", "loss", "loss_grad")
+    fields = ("probs", "vjp", "threshold", "second", "d_alpha", "more_iterations", "loss", "loss_grad")
     plain = planted_rows.sound(strides=False)
     target = dataclasses.replace(plain, **{name: only(getattr(plain, name)) for name in fields})
     outcomes = list(run_target(target, Budget(8, 130, 1025, conclusive=False)))

@@ -76,7 +76,13 @@ def loss_functions(loss: Callable[[Any, Any, float], Any], device: str = "cpu") 
 
 
 def row_target(
-    map: Map, *, device: str = "cpu", differentiable: bool = True, twice: bool = False, **claims: Any
+    map: Map,
+    *,
+    device: str = "cpu",
+    differentiable: bool = True,
+    twice: bool = False,
+    more_iterations: Map | None = None,
+    **claims: Any,
 ) -> RowTarget:
     """Return the target of a function ``map(scores, alpha)`` of torch tensors, differentiated by autograd.
 
@@ -89,6 +95,8 @@ def row_target(
         Whether it claims a gradient.
     twice : bool
         Whether it claims a gradient of its gradient.
+    more_iterations : callable, optional
+        As ``map``, with more iterations than by default.
     **claims
         The other fields of `RowTarget`.
 
@@ -96,6 +104,11 @@ def row_target(
     -------
     RowTarget
     """
+
+    def more(scores: Floats, alpha: float, dtype: str) -> Floats:
+        assert more_iterations is not None
+        rows = to_tensor(scores, dtype, device)
+        return to_array(more_iterations(rows, alpha), rows)
 
     def probs(scores: Floats, alpha: float, dtype: str) -> Floats:
         rows = to_tensor(scores, dtype, device)
@@ -123,6 +136,7 @@ def row_target(
         probs=probs,
         vjp=vjp if differentiable else None,
         second=second if twice else None,
+        more_iterations=more if more_iterations else None,
         device=device,
         **claims,
     )
