@@ -62,14 +62,15 @@ def entmax_vjp(
     digits where one sensitivity dwarfs the others (alpha > 2, a key at the edge of the support).
 
     At a score whose key is just about to enter the support (z equal to tau) this is the derivative on the
-    side on which the key stays outside. For alpha < 2 both sides agree.
+    side on which the key stays outside. For alpha < 2 both sides agree. For alpha up to 2, :math:`s / \sum_j s_j` is a
+    subgradient of the threshold, which is convex in the scores.
 
     With e the error of the gaps that `entmax` states, the sensitivity of a key has the relative error ``abs(2
     - alpha) / (alpha - 1) * e / gap`` and a few units of 2**-53, and d_scores to first order the error that
     follows from it in the two sums; the tests evaluate exactly that expression. As alpha tends to 1 that error
     does not grow: a gap is 1 less a small number there, and e is relative to that number.
 
-    Lemmas: jacobian_form, jacobian_rows_zero
+    Lemmas: jacobian_form, jacobian_rows_zero, tau_subgradient
 
     References
     ----------

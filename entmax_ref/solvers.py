@@ -281,7 +281,7 @@ def newton(at: Bracket, sums: Sums, alpha: float) -> Bracket:
 
     Notes
     -----
-    Lemmas: newton_norm_left, residual_bound
+    Lemmas: mass_convex, newton_norm_left, newton_ends, residual_bound
     """
     power = 1.0 / (alpha - 1.0)
     return _from_the_left(at, sums, (sums.mass - 1.0) / (power * sums.slope))
@@ -327,7 +327,7 @@ def active_set(at: Bracket, sums: Sums, alpha: float) -> Bracket:
 
     Notes
     -----
-    Lemma: step_keeps_bracket
+    Lemmas: active_set_side, step_keeps_bracket
     """
     return within(at.tau + stages.active_set_step(*sums, alpha), *side(at, sums))
 

@@ -1,6 +1,6 @@
 (** Does each step of the refinement keep what it knows?  Newton on the norm stays left of tau, and the bracket holds. *)
 
-From Coq Require Import Reals List Lra.
+From Coq Require Import Reals List Lra Lia.
 From Entmax Require Import specification power threshold.
 Import ListNotations.
 Open Scope R_scope.
@@ -223,4 +223,108 @@ Proof.
   replace ((mass 2 z t - 1) / (2 * G) * (2 * G)) with (mass 2 z t - 1) by (field; lra).
   assert (0 <= K * (e * e)) by (apply Rmult_le_pos; [exact K0 | apply Rle_0_sqr]).
   assert (K * (e * e) * 1 <= K * (e * e) * G) by (apply Rmult_le_compat_l; lra). lra.
+Qed.
+
+Lemma passes_or_not (z : list R) t next :
+  (forall x, In x z -> t < x -> next < x) \/ (exists x, In x z /\ t < x <= next).
+Proof.
+  induction z as [|y z [I|[x [I1 I2]]]].
+  - left. intros x [].
+  - destruct (Rlt_dec t y) as [L|L].
+    + destruct (Rlt_dec next y) as [L'|L'].
+      * left. intros x [->|Hx] Hlt; [exact L' | apply I; assumption].
+      * right. exists y. split; [left; reflexivity | lra].
+    + left. intros x [->|Hx] Hlt; [contradiction | apply I; assumption].
+  - right. exists x. split; [right; exact I1 | exact I2].
+Qed.
+
+Lemma count_falls (z : list R) t next x :
+  t <= next -> In x z -> t < x <= next ->
+  sum (fun y => pw 0 (y - next)) z + pw 0 (x - t) <= sum (fun y => pw 0 (y - t)) z.
+Proof.
+  intros Hn Hx Hb. assert (le : forall y, pw 0 (y - next) <= pw 0 (y - t)) by (intros; apply pw_le; lra).
+  induction z as [|y z IH]; [destruct Hx|]. cbn [sum]. destruct Hx as [->|Hx].
+  - rewrite (pw_zero 0 (x - next)) by lra.
+    assert (sum (fun y => pw 0 (y - next)) z <= sum (fun y => pw 0 (y - t)) z) by (apply sum_le; intros; apply le). lra.
+  - specialize (IH Hx). specialize (le y). lra.
+Qed.
+
+(** For power 1 a step either arrives or leaves a score behind, so it arrives after as many steps as there are scores. *)
+Lemma newton_counts z m tau t :
+  is_max m z -> is_tau 1 z tau -> t <= tau ->
+  let next := t + norm_step 1 (mass 1 z t) (slope 1 z t) in
+  t <= next <= tau /\ (next = tau \/ slope 1 z next <= slope 1 z t - 1).
+Proof.
+  intros Hm Ht Hle next. pose proof (tau_below_max 1 z m tau Hm Ht) as Htm.
+  destruct (newton_norm_left 1 z m tau t ltac:(lra) Hm Ht ltac:(lra)) as [PF [PG [Left [Ahead _]]]].
+  assert (HF : 1 <= mass 1 z t) by (apply (left_of_root 1 z tau t); try assumption; lra).
+  assert (E : norm_step 1 (mass 1 z t) (slope 1 z t) = (mass 1 z t - 1) / slope 1 z t).
+  { unfold norm_step. replace (1 - / 1) with 0 by field. rewrite pw_0 by exact PF. reflexivity. }
+  assert (S0 : 0 <= (mass 1 z t - 1) / slope 1 z t) by (apply Rmult_le_pos; [lra | left; apply Rinv_0_lt_compat; exact PG]).
+  assert (Hn : t <= next <= tau) by (unfold next; rewrite E; split; [lra | rewrite <- E; exact Left]).
+  split; [exact Hn|].
+  (* is there a score that the step passes? *)
+  pose proof (passes_or_not z t next) as D.
+  destruct D as [D|[x [Hx Hb]]].
+  - left. apply (tau_unique 1 z); [lra | | exact Ht]. unfold is_tau.
+    assert (M : mass 1 z next = mass 1 z t - (next - t) * slope 1 z t).
+    { rewrite !mass_eq, slope_eq, <- sum_scale, <- sum_minus. apply sum_ext. intros y Hy. replace (1 - 1) with 0 by ring.
+      destruct (Rlt_dec t y) as [L|L].
+      - specialize (D y Hy L). rewrite !pw_1, pw_0 by lra. ring.
+      - rewrite !pw_zero by lra. ring. }
+    rewrite M. unfold next. rewrite E. field. lra.
+  - right. rewrite !slope_eq. replace (1 - 1) with 0 by ring.
+    assert (G : sum (fun y => pw 0 (y - next)) z + pw 0 (x - t) <= sum (fun y => pw 0 (y - t)) z).
+    { apply count_falls; [lra | exact Hx | exact Hb]. }
+    rewrite (pw_0 (x - t)) in G by lra. lra.
+Qed.
+
+Theorem newton_ends : forall z m tau t steps,
+  is_max m z -> is_tau 1 z tau -> t <= tau -> (length z <= steps)%nat ->
+  Nat.iter steps (fun t => t + norm_step 1 (mass 1 z t) (slope 1 z t)) t = tau.
+Proof.
+  intros z m tau t steps Hm Ht Hle Hn. set (next := fun t => t + norm_step 1 (mass 1 z t) (slope 1 z t)).
+  assert (Fix : next tau = tau).
+  { destruct (newton_counts z m tau tau Hm Ht ltac:(lra)) as [H _]. unfold next. lra. }
+  assert (Count : slope 1 z t <= INR steps).
+  { apply Rle_trans with (INR (length z)); [|apply le_INR; exact Hn]. rewrite slope_eq. clear.
+    induction z as [|x z IH]; [simpl; lra|]. cbn [sum length]. rewrite S_INR. replace (1 - 1) with 0 in * by ring.
+    assert (pw 0 (x - t) <= 1); [|lra]. destruct (Rlt_dec 0 (x - t)) as [L|L]; [rewrite pw_0 | rewrite pw_zero]; lra. }
+  clear Hn. revert t Hle Count. induction steps as [|steps IH]; intros t Hle Count.
+  - exfalso. pose proof (tau_below_max 1 z m tau Hm Ht) as Htm.
+    destruct (newton_norm_left 1 z m tau t ltac:(lra) Hm Ht ltac:(lra)) as [_ [PG _]]. simpl in Count. lra.
+  - assert (Turn : Nat.iter (S steps) next t = Nat.iter steps next (next t)).
+    { clear. induction steps as [|steps IH]; [reflexivity|]. simpl in *. rewrite IH. reflexivity. }
+    rewrite Turn.
+    destruct (newton_counts z m tau t Hm Ht Hle) as [H1 [H2|H2]]; fold (next t) in H1, H2.
+    + rewrite H2. clear - Fix. induction steps as [|steps IH]; [reflexivity|]. simpl in *. rewrite IH. exact Fix.
+    + apply IH; [lra|]. rewrite S_INR in Count. lra.
+Qed.
+
+(** ** The active set *)
+
+(** The quadratic through the scores above t, for power 2. *)
+Theorem active_set_side : forall z tau t s,
+  is_tau 2 z tau -> sum (fun x => if Rlt_dec t x then (x - s) * (x - s) else 0) z = 1 ->
+  (t <= s -> tau <= s) /\ (s <= t -> s <= tau) /\
+  (t <= s -> Forall (fun x => x <= t \/ s <= x) z -> s = tau) /\
+  (s <= t -> Forall (fun x => x <= s \/ t < x) z -> s = tau).
+Proof.
+  intros z tau t s Ht Hq.
+  assert (A : t <= s -> mass 2 z s <= 1).
+  { intros L. rewrite <- Hq, mass_eq. apply sum_le. intros x _. destruct (Rlt_dec t x) as [H|H].
+    - destruct (Rlt_dec 0 (x - s)); [rewrite pw_2 by lra; lra | rewrite pw_zero by lra; apply Rle_0_sqr].
+    - rewrite pw_zero by lra. lra. }
+  assert (B : s <= t -> 1 <= mass 2 z s).
+  { intros L. rewrite <- Hq, mass_eq. apply sum_le. intros x _. destruct (Rlt_dec t x) as [H|H].
+    - rewrite pw_2 by lra. lra.
+    - apply pw_nonneg. }
+  split; [intros L; apply (right_of_root 2 z tau s); [lra | exact Ht | apply A; exact L]|].
+  split; [intros L; apply (left_of_root 2 z tau s); [lra | exact Ht | apply B; exact L]|].
+  split; intros L Hall; apply (tau_unique 2 z); try lra; try exact Ht; unfold is_tau; rewrite <- Hq, mass_eq; apply sum_ext;
+    intros x Hx; rewrite Forall_forall in Hall; specialize (Hall x Hx); destruct (Rlt_dec t x) as [H|H].
+  - rewrite pw_2 by lra. ring.
+  - rewrite pw_zero by lra. ring.
+  - rewrite pw_2 by lra. ring.
+  - rewrite pw_zero by lra. ring.
 Qed.

@@ -298,3 +298,29 @@ Proof.
     pose proof (mass_nonneg p z t).
     rewrite Rabs_pos_eq by lra. rewrite Rabs_left1 by lra. lra.
 Qed.
+
+(** ** Convexity *)
+
+Theorem mass_convex : forall p z s t w,
+  1 <= p -> 0 <= w <= 1 -> mass p z (w * s + (1 - w) * t) <= w * mass p z s + (1 - w) * mass p z t.
+Proof.
+  intros p z s t w Hp Hw. set (r := w * s + (1 - w) * t).
+  pose proof (mass_tangent p z s r Hp) as A. pose proof (mass_tangent p z t r Hp) as B.
+  apply (Rmult_le_compat_l w) in A; [|lra]. apply (Rmult_le_compat_l (1 - w)) in B; [|lra].
+  assert (E : w * (p * slope p z r * (r - s)) + (1 - w) * (p * slope p z r * (r - t)) = 0) by (unfold r; ring). lra.
+Qed.
+
+(** Rows as pairs of scores, before and after. *)
+Theorem tau_subgradient : forall p moves tau ty,
+  1 <= p -> is_tau p (map fst moves) tau -> is_tau p (map snd moves) ty ->
+  let s k := pw (p - 1) (gap (fst k) tau) in
+  sum (fun k => s k * (snd k - fst k)) moves <= (ty - tau) * sum s moves.
+Proof.
+  intros p moves tau ty Hp Ht Hy s. unfold is_tau in *. rewrite mass_eq, sum_map in Ht. rewrite mass_eq, sum_map in Hy.
+  assert (L : sum (fun k => pw p (fst k - tau) + p * (s k * (snd k - fst k)) + - (p * (ty - tau)) * s k) moves <= 1).
+  { rewrite <- Hy. apply sum_le. intros k _. pose proof (tangent p (fst k - tau) (snd k - ty) Hp) as T.
+    unfold s. rewrite pw_gap.
+    replace (p * (pw (p - 1) (fst k - tau) * (snd k - fst k)) + - (p * (ty - tau)) * pw (p - 1) (fst k - tau))
+      with (p * pw (p - 1) (fst k - tau) * (snd k - ty - (fst k - tau))) by ring. lra. }
+  rewrite !sum_plus, !sum_scale, Ht in L. apply Rmult_le_reg_l with p; lra.
+Qed.

@@ -39,6 +39,20 @@ def assert_close(found, wanted, allowed):
         assert exact.difference(ours, theirs) <= limit
 
 
+@lemma("tau_subgradient")
+@examples(60)
+@given(scores=finite_rows(max_size=7), data=st.data(), alpha=st.sampled_from((1.1, 1.5, 1.8, 2.0)))
+def test_the_threshold_rises_at_least_as_its_derivative_says(scores, data, alpha):
+    step = np.float64(alpha - 1.0)
+    moved = scores + data.draw(vectors(len(scores)))
+    probs = entmax(scores, alpha)
+    s = np.where(probs > 0.0, probs ** (2.0 - alpha), 0.0)
+    rise = entmax_ref.threshold(moved, alpha) - entmax_ref.threshold(scores, alpha)
+    least = step * np.sum(s * (moved - scores)) / np.sum(s)
+    size = 1.0 + np.max(np.abs(scores)) + np.max(np.abs(moved))
+    assert rise >= least - 2.0**-40 * size
+
+
 @from_one
 @lemma("jacobian_form", "jacobian_rows_zero")
 @examples(20)

@@ -117,6 +117,7 @@ def test_newton_on_the_norm_is_never_behind_newton(alpha):
         assert (abs(norm.tau - plain.tau) <= slack(z, alpha)).all()
 
 
+@lemma("newton_ends")
 @examples(100)
 @given(drawn=masked_rows(max_size=12))
 def test_newton_at_alpha_2_ends_within_n_passes(drawn):
@@ -131,6 +132,7 @@ def test_newton_at_alpha_2_ends_within_n_passes(drawn):
     assert trace.residual[-1] <= n * slack(z, 2.0)  # the slope is at most n
 
 
+@lemma("active_set_side")
 @pytest.mark.parametrize("alpha", [1.5, 2.0])
 def test_the_active_set_step_is_exact_on_the_true_support(alpha):
     _, z = hard.rows(200)
@@ -142,6 +144,40 @@ def test_the_active_set_step_is_exact_on_the_true_support(alpha):
         step = solvers.stages.active_set_step(*at, alpha)
         # mass - 1 is rounded to mass * (log2(n) + 4) ulp, and the root is no further than the step is long
         assert (abs(t + step - exact) <= 2.0**-52 * 40 * (1.0 + at.mass)).all()
+
+
+@lemma("active_set_side")
+def test_the_active_set_step_lands_beyond_tau_from_the_left_and_short_of_it_from_the_right():
+    _, z = hard.rows(200)
+    exact = exact_tau(z, 1.5)
+    landed = 0
+    for way in np.linspace(-0.9, 0.4, 14):
+        t = exact + way * np.abs(exact)
+        at = Sums(*sums(z, t, 1.5))
+        with np.errstate(invalid="ignore"):
+            step = solvers.stages.active_set_step(*at, 1.5)
+        found = np.isfinite(step) & (at.mass > 0.0)
+        error = np.where(found, t + step - exact, 0.0)
+        allowed = 2.0**-52 * 40 * (1.0 + at.mass)
+        right = t + step >= t
+        assert (error[found & right] >= -allowed[found & right]).all()
+        assert (error[found & ~right] <= allowed[found & ~right]).all()
+        landed += np.count_nonzero(abs(error) > allowed)
+    assert landed > 50  # it is not the root itself that was tested
+
+
+@lemma("mass_convex")
+@pytest.mark.parametrize("alpha", [1.1, 4.0 / 3.0, 1.5, 2.0])
+def test_the_mass_lies_below_its_chords(alpha):
+    _, z = hard.rows(200)
+    exact = exact_tau(z, alpha)
+    for left, right in ((-1.0, -0.2), (-0.3, 0.1), (-0.9, 0.0)):
+        a, b = exact + left, exact + right
+        for w in (0.25, 0.5, 0.9):
+            middle = sums(z, w * a + (1.0 - w) * b, alpha)[0]
+            chord = w * sums(z, a, alpha)[0] + (1.0 - w) * sums(z, b, alpha)[0]
+            # the points are rounded, and move the mass by its slope; and the sums are
+            assert (middle <= chord * (1.0 + 2.0**-40) + 2.0**-40).all()
 
 
 @lemma("halley_overshoots")

@@ -115,6 +115,7 @@ def test_without_coq_the_proofs_are_skipped_aloud_or_required():
     ("old", "new", "complaint"),
     [
         ("Lemma mass_app", "Axiom cheat : 1 <= 0.\nLemma mass_app", "cheat   NOT ALLOWED"),
+        ("Lemma mass_app", "Axiom unused : 1 <= 0.\nLemma mass_app", "leaves something unproved"),
         ("Proof. apply sum_app. Qed.", "Proof. Admitted.", "mass_app   NOT ALLOWED"),
         ("Theorem residual_bound", "Theorem residual_bond", "threshold.residual_bound"),
     ],
