@@ -507,6 +507,53 @@ Proof.
     with (mass' - root - 2 * eps / (1 - eps) * (mass' + root)) by (field; lra). lra.
 Qed.
 
+(** The slope is a plain sum over tiles, and may be off by [e] more: then that share of the step is taken off, twice. *)
+Theorem slope_slack : forall p z m tau t mass' slope' eps e,
+  1 <= p -> is_max m z -> is_tau p z tau -> t < m -> 0 <= eps <= 1 / 8 -> 0 <= e <= 1 / 8 ->
+  Rabs (mass' - mass p z t) <= eps * mass p z t -> Rabs (slope' - slope p z t) <= (eps + e) * slope p z t ->
+  let root := pw (1 - / p) mass' in
+  let step := (mass' - root) / slope' in
+  t + step - (4 * eps * ((mass' + root) / slope') + 2 * e * Rabs step) <= tau.
+Proof.
+  intros p z m tau t mass' slope' eps e Hp Hm Ht Htm He He' HF HG root step.
+  destruct (newton_norm_left p z m tau t Hp Hm Ht Htm) as [_ [PG _]]. set (G := slope p z t) in *.
+  apply Rabs_le_inv in HG.
+  assert (LG : 3 / 4 * G <= slope').
+  { assert ((eps + e) * G <= 1 / 4 * G) by (apply Rmult_le_compat_r; lra). lra. }
+  (* a slope within eps of the exact one, next to the one that is there *)
+  set (near := Rmax ((1 - eps) * G) (Rmin slope' ((1 + eps) * G))).
+  assert (eG : 0 <= eps * G) by (apply Rmult_le_pos; lra). assert (eG' : 0 <= e * G) by (apply Rmult_le_pos; lra).
+  assert (eG8 : eps * G <= 1 / 8 * G) by (apply Rmult_le_compat_r; lra).
+  assert (N1 : Rabs (near - G) <= eps * G).
+  { apply Rabs_le. unfold near, Rmax, Rmin. destruct (Rle_dec slope' ((1 + eps) * G));
+      [destruct (Rle_dec ((1 - eps) * G) slope') | destruct (Rle_dec ((1 - eps) * G) ((1 + eps) * G))]; split; lra. }
+  assert (N2 : Rabs (slope' - near) <= e * G).
+  { apply Rabs_le. unfold near, Rmax, Rmin. destruct (Rle_dec slope' ((1 + eps) * G));
+      [destruct (Rle_dec ((1 - eps) * G) slope') | destruct (Rle_dec ((1 - eps) * G) ((1 + eps) * G))]; split; lra. }
+  destruct (inexact_bound p z m tau t mass' near eps Hp Hm Ht Htm He HF N1) as [PF [Pn B]]. fold root in B.
+  assert (PN : 0 < root) by (apply pw_pos; exact PF).
+  apply Rabs_le_inv in N1. assert (Ln : 7 / 8 * G <= near) by lra. apply Rabs_le_inv in N2.
+  set (q := slope' / near). assert (Eq : slope' = q * near) by (unfold q; field; lra).
+  assert (Hq : 1 - 8 / 7 * e <= q <= 1 + 8 / 7 * e).
+  { assert (8 / 7 * e * (7 / 8 * G) <= 8 / 7 * e * near) by (apply Rmult_le_compat_l; lra).
+    unfold q. split; apply Rmult_le_reg_r with near; try lra; replace (slope' / near * near) with slope' by (field; lra); lra. }
+  assert (Ps : 0 < slope') by lra.
+  assert (S1 : (mass' - root) / near = q * step) by (unfold step; rewrite Eq; field; split; [lra|]; lra).
+  set (size := (mass' + root) / slope').
+  assert (S2 : (mass' + root) / near = q * size) by (unfold size; rewrite Eq; field; split; [lra|]; lra).
+  rewrite S1, S2 in B.
+  assert (P0 : 0 <= size) by (apply Rmult_le_pos; [lra | left; apply Rinv_0_lt_compat; exact Ps]).
+  assert (A1 : step - 2 * e * Rabs step <= q * step).
+  { assert (D : Rabs ((1 - q) * step) <= 2 * e * Rabs step).
+    { rewrite Rabs_mult. apply Rmult_le_compat_r; [apply Rabs_pos|]. apply Rabs_le. lra. }
+    apply Rabs_le_inv in D. lra. }
+  assert (A2 : 2 * eps / (1 - eps) * (q * size) <= 4 * eps * size).
+  { rewrite <- Rmult_assoc. apply Rmult_le_compat_r; [exact P0|]. apply Rmult_le_reg_r with (1 - eps); [lra|].
+    replace (2 * eps / (1 - eps) * q * (1 - eps)) with (eps * (2 * q)) by (field; lra).
+    replace (4 * eps * (1 - eps)) with (eps * (4 * (1 - eps))) by ring. apply Rmult_le_compat_l; lra. }
+  lra.
+Qed.
+
 Lemma root_min p F : p = 1 \/ p = 2 -> is_float F -> 0 < F -> / 2 ^ 75 <= pw (1 - / p) F.
 Proof.
   intros Hp FF PF. pose proof (float_min F FF PF) as Min. destruct Hp as [->| ->].

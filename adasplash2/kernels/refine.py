@@ -45,7 +45,7 @@ def safeguarded_step(
     round much: without its slack lo would pass the root, and the row could not reach its tolerance.  ``nearest`` is lo
     without the slack, a point to go to and no bound.  ``slope_error`` is what the slope, a plain sum over tiles, may be
     off beyond that; it scales the step and no more.
-    Lemmas: step_keeps_bracket, newton_norm_left, residual_bound, mask_bound_float
+    Lemmas: step_keeps_bracket, newton_norm_left, residual_bound, mask_bound_float, slope_slack
     """
     way = norm_step(mass, slope, order, POWER)
     slack = norm_step_slack(mass, slope, relative_error, order, POWER) + slope_error * tl.abs(way)

@@ -2,13 +2,18 @@
 
 import numpy as np
 import pytest
+import torch
+import triton
+import triton.language as tl
 from hypothesis import given
 from hypothesis import strategies as st
 from lemmas import lemma
 from profiles import examples
-from staged import ALPHAS, PATHS, TILE, U, score_matrices, staged, tile_any
+from staged import ALPHAS, DEVICE, PATHS, TILE, U, score_matrices, staged, tile_any
 
 import entmax_ref
+from adasplash2.kernels.power import load_order
+from adasplash2.kernels.refine import safeguarded_step
 from adasplash2.orders import MAX_PASSES
 from entmax_ref import stages
 
@@ -86,6 +91,38 @@ def test_lower_bound_survives_the_error_of_its_sums(z, alpha, at, seed):
     slack = 4.0 * SUM_ERROR * (off_mass + off_mass ** (1.0 - 1.0 / power)) / off_slope
     bound = tau + stages.norm_step(off_mass, off_slope, alpha) - slack
     assert (bound <= exact + 2.0**-50).all()
+
+
+@triton.jit
+def step_kernel(values_ptr, lo_ptr, relative_error, slope_error, ROWS: tl.constexpr, POWER: tl.constexpr):
+    rows = tl.arange(0, ROWS)
+    tau, mass = tl.load(values_ptr + rows), tl.load(values_ptr + ROWS + rows)
+    slope, curve = tl.load(values_ptr + 2 * ROWS + rows), tl.load(values_ptr + 3 * ROWS + rows)
+    lo, hi = tl.full([ROWS], -1.0, tl.float32), tl.zeros([ROWS], tl.float32)
+    order = load_order(values_ptr, 0, POWER)
+    _, lo, _, _ = safeguarded_step(
+        tau, lo, hi, lo, mass, slope, curve, 2.0**-18, relative_error, slope_error, order, POWER
+    )
+    tl.store(lo_ptr + rows, lo)
+
+
+@lemma("slope_slack")
+@pytest.mark.parametrize("power", [1, 2])
+def test_the_bound_survives_the_slope_of_many_tiles(power):
+    """Equal scores, where the step on the norm leads to tau itself: then nothing but the slack is between them."""
+    n, off = 4096, 2.0**-11
+    tau = np.linspace(-0.99, -0.05, 16)
+    gap = -tau
+    mass, slope, curve = n * gap**power, n * gap ** (power - 1), np.full(16, n * 1.0)
+    values = torch.tensor(np.stack([tau, mass, slope * (1.0 - off), curve]), dtype=torch.float32, device=DEVICE)
+    exact = -(n ** (-1.0 / power))
+    found = []
+    for slope_error in (2.0 * off, 0.0):
+        lo = torch.zeros(16, device=DEVICE)
+        step_kernel[(1,)](values, lo, SUM_ERROR, slope_error, ROWS=16, POWER=power)
+        found.append(lo.cpu().numpy())
+    assert (found[0] <= exact).all() and (found[0] > -1.0).all()
+    assert (found[1] > exact).any()  # without its share of the slack it would pass tau
 
 
 @lemma("newton_norm_left")
