@@ -852,6 +852,35 @@ Proof.
     assert (/ 2 ^ 100 <= u / 1000) by (unfold u; lra). lra.
 Qed.
 
+(** Any power, given how near the step is to that of the computed sums, and that the slack makes up for it. *)
+Theorem mask_bound_any_power : forall p z m tau t mass' slope' eps k step slack,
+  1 <= p -> is_max m z -> is_tau p z tau -> t < m -> - / 2 <= t <= / 2 ->
+  8 * u <= eps -> 0 <= k <= / 100 -> eps + k <= / 32 ->
+  Rabs (mass' - mass p z t) <= eps * mass p z t -> Rabs (slope' - slope p z t) <= eps * slope p z t ->
+  let root := pw (1 - / p) mass' in
+  let scale := (mass' + root) / slope' in
+  Rabs (step - (mass' - root) / slope') <= k * scale ->
+  3 * (eps + k) * scale <= slack <= 13 / 100 * scale ->
+  float_bound t step slack <= tau.
+Proof.
+  intros p z m tau t mass' slope' eps k step slack Hp Hm Ht Htm Hr He Hk Hek HF HG root scale Hstep Hslack.
+  pose proof u_pos as U.
+  destruct (inexact_bound p z m tau t mass' slope' eps Hp Hm Ht Htm ltac:(lra) HF HG) as [PF [PG B]]. fold root in B.
+  assert (PN : 0 < root) by (apply pw_pos; exact PF). fold scale in B.
+  assert (PS : 0 < scale) by (apply Rdiv_lt_0_compat; lra).
+  pose proof (margin eps scale ltac:(lra) ltac:(lra)) as Mg.
+  assert (Size : Rabs ((mass' - root) / slope') <= scale).
+  { unfold scale, Rdiv. rewrite Rabs_mult, (Rabs_pos_eq (/ slope')) by (left; apply Rinv_0_lt_compat; exact PG).
+    apply Rmult_le_compat_r; [left; apply Rinv_0_lt_compat; exact PG|]. apply Rabs_le. lra. }
+  apply Rabs_le_inv in Hstep. apply Rabs_le_inv in Size.
+  assert (ks : k * scale <= / 100 * scale) by (apply Rmult_le_compat_r; lra).
+  assert (k0 : 0 <= k * scale) by (apply Rmult_le_pos; lra).
+  assert (es : 8 * u * scale <= eps * scale) by (apply Rmult_le_compat_r; lra).
+  assert (e0 : 0 <= u * scale) by (apply Rmult_le_pos; lra).
+  pose proof (small_additions t step slack scale Hr ltac:(lra) ltac:(split; lra) ltac:(split; lra)) as Add.
+  lra.
+Qed.
+
 (** A computed mass is a certificate too, once its relative error is known. *)
 Theorem computed_mass_certifies : forall p z m tau t mass' e,
   1 <= p -> is_max m z -> is_tau p z tau -> t <= m -> 0 <= e -> Rabs (mass' - mass p z t) <= e * mass p z t ->

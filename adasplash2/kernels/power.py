@@ -148,7 +148,7 @@ def norm_step_slack(mass, slope, relative_error, order, POWER: tl.constexpr):
     """Return how far `norm_step` may lie to the right of its exact value when both sums carry ``relative_error``.
 
     Beyond it, a loaded power errs by its share of the logarithm's error, and an integer one rounds once for each
-    product.  Lemma: mask_bound_float
+    product.  Lemmas: mask_bound_float, mask_bound_any_power
     """
     if POWER == 1:
         slack = 4.0 * relative_error * (mass + 1.0) / slope

@@ -23,6 +23,7 @@ from adasplash2.kernels.power import (
     gap_sensitivity,
     load_order,
     norm_step,
+    norm_step_slack,
     unit_scale,
 )
 from adasplash2.orders import POWERS
@@ -114,6 +115,35 @@ def test_steps_are_the_specified_ones(alpha):
         # Relative to the step, and near mass 1 to the rounding of the mass.
         allowed = 64 * U * abs(step) + 16 * U * (mass + 1.0) / slope
         assert (abs(found - step)[there] <= allowed[there]).all()
+
+
+@triton.jit
+def slack_kernel(sums_ptr, out_ptr, alphas_ptr, relative_error, POWER: tl.constexpr, N: tl.constexpr):
+    rows = tl.arange(0, N)
+    order = load_order(alphas_ptr, 0, POWER)
+    mass, slope = tl.load(sums_ptr + rows), tl.load(sums_ptr + N + rows)
+    tl.store(out_ptr + rows, norm_step(mass, slope, order, POWER))
+    tl.store(out_ptr + N + rows, norm_step_slack(mass, slope, relative_error, order, POWER))
+
+
+@lemma("mask_bound_any_power")
+@pytest.mark.parametrize("alpha", [1.01, 1.1, 1.25, 4.0 / 3.0, 1.4, 1.7, 1.99])
+def test_a_step_is_as_near_as_its_slack_supposes(alpha):
+    rng = np.random.default_rng(2)
+    mass = np.concatenate(
+        [1.0 + rng.choice([-1.0, 1.0], N // 2) * 10.0 ** rng.uniform(-6, -1, N // 2), np.ones(N // 2)]
+    )
+    mass[N // 2 :] = 10.0 ** rng.uniform(-1, 4, N // 2)
+    sums = np.stack([mass, 10.0 ** rng.uniform(0, 4, N)]).astype(np.float32)
+    out, eps = torch.empty(2, N, device=DEVICE), 72 * U
+    slack_kernel[(1,)](torch.tensor(sums, device=DEVICE), out, relative_error=eps, N=N, **loaded(alpha))
+    step, slack = out.double().cpu().numpy()
+    mass, slope = sums.astype(np.float64)
+    power = 1.0 / (alpha - 1.0)
+    scale = (mass + mass ** (1.0 - 1.0 / power)) / slope
+    k = power * 2.0**-22 + 2.0**-20 if alpha not in POWERS else round(power) * 2.0**-23
+    assert (abs(step - stages.norm_step(mass, slope, alpha)) <= k * scale).all()
+    assert (3.0 * (eps + k) * scale <= slack).all() and (slack <= 0.13 * scale).all()
 
 
 @triton.jit
