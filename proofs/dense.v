@@ -52,18 +52,18 @@ Qed.
 (** ** The sums of the scan *)
 
 (** One bin further down: k is how many were passed before. *)
-Lemma passed_step k count W F S first second width linear cross square half first' second' :
+Lemma passed_step k count W F S first second width linear linear' cross square half first' second' :
   0 <= k <= 7 -> 0 <= count <= 1048576 -> 0 <= W <= 1 -> 0 <= F <= 1048576 -> 0 <= S ->
   Rabs (first - F) <= (k + 2) * (1001 / 1000 * u) * F + k * / 2 ^ 70 ->
   Rabs (second - S) <= (2 * k + 4) * (1001 / 1000 * u) * S + k * / 2 ^ 60 ->
   rounds width W -> rounds linear (count * width) -> rounds first' (first + linear) ->
-  rounds cross (2 * first * width) -> rounds square (linear * width) ->
+  rounds linear' (count * width) -> rounds cross (2 * first * width) -> rounds square (linear' * width) ->
   rounds half (second + cross) -> rounds second' (half + square) ->
   Rabs (first' - (F + count * W)) <= (k + 1 + 2) * (1001 / 1000 * u) * (F + count * W) + (k + 1) * / 2 ^ 70 /\
   Rabs (second' - (S + 2 * F * W + count * W * W))
     <= (2 * (k + 1) + 4) * (1001 / 1000 * u) * (S + 2 * F * W + count * W * W) + (k + 1) * / 2 ^ 60.
 Proof.
-  intros Hk Hc HW HF HS H1 H2 Rw Rl R1 Rx Rs Rh R2. pose proof u_pos as U. destruct tiny_small as [T0 T1].
+  intros Hk Hc HW HF HS H1 H2 Rw Rl R1 Rl' Rx Rs Rh R2. pose proof u_pos as U. destruct tiny_small as [T0 T1].
   set (tiny := / 2 ^ 100) in *.
   assert (CW : 0 <= count * W <= 1048576) by (split; [apply Rmult_le_pos; lra | apply Rle_trans with (1048576 * 1); [apply Rmult_le_compat; lra | lra]]).
   assert (FW : 0 <= 2 * F * W) by (apply Rmult_le_pos; lra).
@@ -82,6 +82,8 @@ Proof.
   apply (near_weaken _ _ u (/ 2 ^ 79)) in Ncw; [|lra|lra|lra].
   pose proof (near_rounds _ _ linear _ _ Rl Ncw ltac:(lra) ltac:(lra) ltac:(lra)) as Nl. fold tiny in Nl.
   apply (near_weaken _ _ (20001 / 10000 * u) (/ 2 ^ 78)) in Nl; [|lra|unfold u; lra|unfold tiny, u; lra].
+  pose proof (near_rounds _ _ linear' _ _ Rl' Ncw ltac:(lra) ltac:(lra) ltac:(lra)) as Nm. fold tiny in Nm.
+  apply (near_weaken _ _ (20001 / 10000 * u) (/ 2 ^ 78)) in Nm; [|lra|unfold u; lra|unfold tiny, u; lra].
   split.
   - assert (Nl' := Nl). apply (near_weaken _ _ E (/ 2 ^ 78)) in Nl'; [|lra|lra|lra].
     pose proof (near_plus _ _ _ _ _ _ _ H1 Nl') as Np.
@@ -110,7 +112,7 @@ Proof.
     assert (E2u : 0 <= E2 * u <= / 100000 * u) by (split; [apply Rmult_le_pos; lra | apply Rmult_le_compat_r; lra]).
     apply (near_weaken _ _ (E2 + 1001 / 1000 * u) (k * / 2 ^ 60 * (1 + u) + / 2 ^ 62)) in Nh; [|lra|lra|unfold tiny, u; lra].
     (* square *)
-    pose proof (near_mult _ _ _ _ _ _ _ _ Nl Nw ltac:(lra) ltac:(lra) ltac:(lra) ltac:(lra) ltac:(lra) ltac:(lra)) as Ns.
+    pose proof (near_mult _ _ _ _ _ _ _ _ Nm Nw ltac:(lra) ltac:(lra) ltac:(lra) ltac:(lra) ltac:(lra) ltac:(lra)) as Ns.
     assert (Tc1 : / 2 ^ 78 * (W * (1 + u) + tiny) <= / 2 ^ 78 * 2).
     { apply Rmult_le_compat_l; [lra|]. unfold tiny, u in *. lra. }
     assert (Td : tiny * (count * W * (1 + 20001 / 10000 * u)) <= tiny * 2097152).
@@ -133,42 +135,42 @@ Qed.
 
 (** ** What the sums say at the end of the scan *)
 
-Lemma keys_step edge held bins : keys ((edge, held) :: bins) = INR held + keys bins.
+Lemma total_count_step edge held bins : total_count ((edge, held) :: bins) = INR held + total_count bins.
 Proof. reflexivity. Qed.
 
-Lemma keys_nonneg bins : 0 <= keys bins.
+Lemma total_count_nonneg bins : 0 <= total_count bins.
 Proof. apply sum_nonneg. intros. apply pos_INR. Qed.
 
 (** Sums of c * (base - w) and c * (base - w) ** 2, moved down by W. *)
 Lemma sums_moved (bins : list (R * nat)) base W :
   sum (fun bin => INR (snd bin) * (base + W - fst bin)) bins
-    = sum (fun bin => INR (snd bin) * (base - fst bin)) bins + keys bins * W /\
+    = sum (fun bin => INR (snd bin) * (base - fst bin)) bins + total_count bins * W /\
   sum (fun bin => INR (snd bin) * ((base + W - fst bin) * (base + W - fst bin))) bins
     = sum (fun bin => INR (snd bin) * ((base - fst bin) * (base - fst bin))) bins
-      + 2 * sum (fun bin => INR (snd bin) * (base - fst bin)) bins * W + keys bins * W * W.
+      + 2 * sum (fun bin => INR (snd bin) * (base - fst bin)) bins * W + total_count bins * W * W.
 Proof.
-  unfold keys. induction bins as [|[w c] bins [I1 I2]]; cbn [sum fst snd]; [split; ring|].
+  unfold total_count. induction bins as [|[w c] bins [I1 I2]]; cbn [sum fst snd]; [split; ring|].
   rewrite I1, I2. split; ring.
 Qed.
 
 Lemma passed_sums p bins base first second :
-  passed p bins base first second -> (length bins <= 9)%nat -> keys bins <= 1048576 ->
+  passed p bins base first second -> (length bins <= 9)%nat -> total_count bins <= 1048576 ->
   let k := INR (length bins) - 1 in
   let F := sum (fun bin => INR (snd bin) * (base - fst bin)) bins in
   let S := sum (fun bin => INR (snd bin) * ((base - fst bin) * (base - fst bin))) bins in
-  0 <= base <= 1 /\ Forall (fun bin => 0 <= fst bin <= base) bins /\ In (0, 1%nat) bins /\ 1 <= keys bins /\ 0 <= k /\
+  0 <= base <= 1 /\ Forall (fun bin => 0 <= fst bin <= base) bins /\ In (0, 1%nat) bins /\ 1 <= total_count bins /\ 0 <= k /\
   0 <= first /\ 0 <= second /\ (p = 1 -> first < 1) /\ (p = 2 -> second < 1) /\
   0 <= F <= 1048576 /\ 0 <= S /\
   Rabs (first - F) <= (k + 2) * (1001 / 1000 * u) * F + k * / 2 ^ 70 /\
   Rabs (second - S) <= (2 * k + 4) * (1001 / 1000 * u) * S + k * / 2 ^ 60.
 Proof.
-  intros H. induction H as [|bins base first second edge held width linear cross square half first' second' P IH He Rw Rl R1 Rx Rs Rh R2 A1 A2].
+  intros H. induction H as [|bins base first second edge held width linear linear' cross square half first' second' P IH He Rw Rl R1 Rl' Rx Rs Rh R2 A1 A2].
   - intros _ _ k F S.
     assert (Ek : k = 0) by (unfold k; simpl; ring). assert (EF : F = 0) by (unfold F; simpl; ring).
-    assert (ES : S = 0) by (unfold S; simpl; ring). assert (EC : keys [(0, 1%nat)] = 1) by (unfold keys; simpl; ring).
+    assert (ES : S = 0) by (unfold S; simpl; ring). assert (EC : total_count [(0, 1%nat)] = 1) by (unfold total_count; simpl; ring).
     rewrite Ek, EF, ES, EC, Rminus_0_r, Rabs_R0. pose proof u_pos as U.
     repeat split; try lra; [|left; reflexivity]. constructor; [simpl; lra | constructor].
-  - intros Hl Hk k F S. rewrite keys_step in Hk. pose proof (pos_INR held) as Hh. cbn [length] in Hl.
+  - intros Hl Hk k F S. rewrite total_count_step in Hk. pose proof (pos_INR held) as Hh. cbn [length] in Hl.
     destruct (IH ltac:(lia) ltac:(lra)) as [B0 [B1 [B2 [B3 [B4 [B5 [B6 [B7 [B8 [B9 [B10 [B11 B12]]]]]]]]]]]].
     cbv zeta in *. clear IH. set (k0 := INR (length bins) - 1) in *.
     assert (Ek : k = k0 + 1) by (unfold k, k0; cbn [length]; rewrite S_INR; ring).
@@ -179,28 +181,29 @@ Proof.
     set (S0 := sum (fun bin => INR (snd bin) * ((base - fst bin) * (base - fst bin))) bins) in *.
     destruct (sums_moved bins base W) as [M1 M2]. fold F0 in M1, M2. fold S0 in M2.
     replace (base + W) with edge in M1, M2 by (unfold W; ring).
-    assert (EF : F = F0 + keys bins * W) by (unfold F; cbn [sum fst snd]; rewrite M1; ring).
-    assert (ES : S = S0 + 2 * F0 * W + keys bins * W * W) by (unfold S; cbn [sum fst snd]; rewrite M2; ring).
+    assert (EF : F = F0 + total_count bins * W) by (unfold F; cbn [sum fst snd]; rewrite M1; ring).
+    assert (ES : S = S0 + 2 * F0 * W + total_count bins * W * W) by (unfold S; cbn [sum fst snd]; rewrite M2; ring).
     assert (HW : 0 <= W <= 1) by (unfold W; lra).
-    destruct (passed_step k0 (keys bins) W F0 S0 first second width linear cross square half first' second')
+    destruct (passed_step k0 (total_count bins) W F0 S0 first second width linear linear' cross square half first' second')
       as [N1 N2]; try assumption; try lra.
     assert (Hall : Forall (fun bin => 0 <= fst bin <= edge) ((edge, held) :: bins)).
     { constructor; [simpl; lra|]. eapply Forall_impl; [|exact B1]. intros bin Hb. simpl in Hb. lra. }
-    assert (CW : 0 <= keys bins * W) by (apply Rmult_le_pos; lra).
+    assert (CW : 0 <= total_count bins * W) by (apply Rmult_le_pos; lra).
     assert (P1 : 0 <= width) by (apply Rw; lra).
     assert (P2 : 0 <= linear) by (apply Rl; apply Rmult_le_pos; lra).
+    assert (P2' : 0 <= linear') by (apply Rl'; apply Rmult_le_pos; lra).
     assert (P3 : 0 <= first') by (apply R1; lra).
     assert (P4 : 0 <= cross) by (apply Rx; apply Rmult_le_pos; lra).
     assert (P5 : 0 <= square) by (apply Rs; apply Rmult_le_pos; lra).
     assert (P6 : 0 <= half) by (apply Rh; lra).
     assert (P7 : 0 <= second') by (apply R2; lra).
     assert (HF : F <= 1048576).
-    { apply Rle_trans with (keys ((edge, held) :: bins)); [|rewrite keys_step; lra].
-      unfold F, keys. apply sum_le. intros bin Hb. rewrite Forall_forall in Hall. specialize (Hall bin Hb).
+    { apply Rle_trans with (total_count ((edge, held) :: bins)); [|rewrite total_count_step; lra].
+      unfold F, total_count. apply sum_le. intros bin Hb. rewrite Forall_forall in Hall. specialize (Hall bin Hb).
       pose proof (pos_INR (snd bin)). apply Rle_trans with (INR (snd bin) * 1); [apply Rmult_le_compat_l; lra | lra]. }
     assert (FW : 0 <= F0 * W) by (apply Rmult_le_pos; lra).
-    assert (CWW : 0 <= keys bins * W * W) by (apply Rmult_le_pos; lra).
-    rewrite Ek, EF, ES, keys_step. rewrite EF in HF.
+    assert (CWW : 0 <= total_count bins * W * W) by (apply Rmult_le_pos; lra).
+    rewrite Ek, EF, ES, total_count_step. rewrite EF in HF.
     repeat split; try assumption; try lra; try (right; assumption).
 Qed.
 
@@ -211,7 +214,7 @@ Lemma mass_below p bins base x :
   let F := sum (fun bin => INR (snd bin) * (base - fst bin)) bins in
   let S := sum (fun bin => INR (snd bin) * ((base - fst bin) * (base - fst bin))) bins in
   mass p (row_below bins) (- (base + x))
-    = if Req_EM_T p 1 then F + keys bins * x else S + 2 * F * x + keys bins * (x * x).
+    = if Req_EM_T p 1 then F + total_count bins * x else S + 2 * F * x + total_count bins * (x * x).
 Proof.
   intros Hp Hall Hx F S. unfold row_below. rewrite counted_mass_eq. unfold counted_mass. rewrite sum_map. cbn [fst snd].
   assert (G : forall bin, In bin bins -> gap (- fst bin) (- (base + x)) = base - fst bin + x).
@@ -220,11 +223,11 @@ Proof.
   { intros bin Hin. rewrite Forall_forall in Hall. specialize (Hall bin Hin). lra. }
   destruct Hp as [->| ->].
   - destruct (Req_EM_T 1 1) as [_|N]; [|congruence].
-    transitivity (F + x * keys bins); [|ring]. unfold F, keys. rewrite <- sum_scale, <- sum_plus.
+    transitivity (F + x * total_count bins); [|ring]. unfold F, total_count. rewrite <- sum_scale, <- sum_plus.
     apply sum_ext. intros bin Hin. rewrite G, pw_1 by auto. ring.
   - destruct (Req_EM_T 2 1) as [N|_]; [exfalso; lra|].
-    transitivity (S + ((2 * x) * F + (x * x) * keys bins)); [|ring].
-    unfold S, F, keys. rewrite <- !sum_scale, <- !sum_plus. apply sum_ext. intros bin Hin. rewrite G, pw_2 by auto. ring.
+    transitivity (S + ((2 * x) * F + (x * x) * total_count bins)); [|ring].
+    unfold S, F, total_count. rewrite <- !sum_scale, <- !sum_plus. apply sum_ext. intros bin Hin. rewrite G, pw_2 by auto. ring.
 Qed.
 
 Lemma quadratic_root C f rest :
@@ -244,15 +247,15 @@ Qed.
 
 (** The root as computed is little less than a point that has almost the mass 1. *)
 Lemma root_error p bins base first second root e t :
-  p = 1 \/ p = 2 -> Forall (fun bin => 0 <= fst bin <= base) bins -> 0 <= base <= 1 -> 1 <= keys bins <= 16777216 ->
+  p = 1 \/ p = 2 -> Forall (fun bin => 0 <= fst bin <= base) bins -> 0 <= base <= 1 -> 1 <= total_count bins <= 16777216 ->
   0 <= first -> 0 <= second -> (p = 1 -> first <= 1 + 100 * u) -> 0 <= e <= 24 * u -> 0 <= t <= / 2 ^ 56 ->
   let F := sum (fun bin => INR (snd bin) * (base - fst bin)) bins in
   let S := sum (fun bin => INR (snd bin) * ((base - fst bin) * (base - fst bin))) bins in
-  Rabs (first - F) <= e * F + t -> Rabs (second - S) <= e * S + t -> computed_root p (keys bins) first second root ->
+  Rabs (first - F) <= e * F + t -> Rabs (second - S) <= e * S + t -> computed_root p (total_count bins) first second root ->
   exists r, / 2 ^ 26 <= r <= 2001 / 1000 /\ r - 11 * (u * r) - / 2 ^ 100 <= base + root /\
     1 - (e + 11 / 10 * u) <= mass p (row_below bins) (- r).
 Proof.
-  intros Hp B1 B0 B3 B5 B6 B7 He Ht F S N1 N2 [R1 R2]. set (C := keys bins) in *. pose proof u_pos as U.
+  intros Hp B1 B0 B3 B5 B6 B7 He Ht F S N1 N2 [R1 R2]. set (C := total_count bins) in *. pose proof u_pos as U.
   destruct tiny_small as [T0 T1]. set (tiny := / 2 ^ 100) in *.
   assert (Tu : tiny <= u / 1000000) by (unfold tiny, u; lra).
   assert (T56 : / 2 ^ 56 <= u / 100000000) by (unfold u; lra).
@@ -264,7 +267,7 @@ Proof.
   { apply sum_nonneg. intros bin Hin. rewrite Forall_forall in B1. specialize (B1 bin Hin).
     apply Rmult_le_pos; [apply pos_INR | apply Rmult_le_pos; lra]. }
   assert (CF : F <= C * base).
-  { unfold C, keys. rewrite Rmult_comm, <- sum_scale. apply sum_le. intros bin Hin. rewrite Forall_forall in B1.
+  { unfold C, total_count. rewrite Rmult_comm, <- sum_scale. apply sum_le. intros bin Hin. rewrite Forall_forall in B1.
     specialize (B1 bin Hin). pose proof (pos_INR (snd bin)). rewrite (Rmult_comm base). apply Rmult_le_compat_l; lra. }
   assert (eF : e * F <= 24 * u * F) by (apply Rmult_le_compat_r; lra).
   assert (eS : e * S <= 24 * u * S) by (apply Rmult_le_compat_r; lra).
@@ -317,7 +320,7 @@ Proof.
         assert (u * e <= / 10000 * u) by (rewrite (Rmult_comm u e); apply Rmult_le_compat_r; lra). lra.
       * unfold row_below. rewrite counted_mass_eq. unfold counted_mass. rewrite sum_map. cbn [fst snd].
         apply Rle_trans with (sum (fun bin => INR (snd bin) * (base - fst bin) + x * INR (snd bin)) bins).
-        { right. rewrite sum_plus, sum_scale. unfold F, C, keys. ring. }
+        { right. rewrite sum_plus, sum_scale. unfold F, C, total_count. ring. }
         apply sum_le. intros bin Hin. pose proof (pos_INR (snd bin)).
         replace (INR (snd bin) * (base - fst bin) + x * INR (snd bin)) with (INR (snd bin) * (base - fst bin + x)) by ring.
         apply Rmult_le_compat_l; [assumption|]. rewrite pw_1 by apply Rmax_r. unfold gap.
@@ -416,7 +419,7 @@ Proof.
       assert (gg : 0 <= g * g) by (apply Rmult_le_pos; lra).
       assert (uM : e * (S + 2 * F * g) <= e * 1) by (apply Rmult_le_compat_l; lra). lra. }
     assert (SC : S <= C * (base * base)).
-    { unfold C, keys. rewrite Rmult_comm, <- sum_scale. apply sum_le. intros bin Hin. rewrite Forall_forall in B1.
+    { unfold C, total_count. rewrite Rmult_comm, <- sum_scale. apply sum_le. intros bin Hin. rewrite Forall_forall in B1.
       specialize (B1 bin Hin). pose proof (pos_INR (snd bin)). rewrite (Rmult_comm (base * base)).
       apply Rmult_le_compat_l; [lra|]. apply Rmult_le_compat; lra. }
     exists (base + g). split; [split; [|lra]|].
@@ -530,8 +533,8 @@ Theorem dense_bound_float : forall p z m tau others last top excess bins base fi
   rounds excess (fl (12 * top) - IZR (level top)) ->
   Forall2 (fun x edge => far_edge top excess (fl x) edge) others (counted bins) ->
   passed p (bins ++ [(0, 1%nat)]) base first second ->
-  (length bins <= 8)%nat -> keys (bins ++ [(0, 1%nat)]) <= 1048576 ->
-  computed_root p (keys (bins ++ [(0, 1%nat)])) first second root -> rounds below (base + root) ->
+  (length bins <= 8)%nat -> total_count (bins ++ [(0, 1%nat)]) <= 1048576 ->
+  computed_root p (total_count (bins ++ [(0, 1%nat)])) first second root -> rounds below (base + root) ->
   rounds share (Rabs top * / 2 ^ 21) -> rounds slack (/ 2 ^ 18 + share) -> rounds down (Rmin below 1 + slack) ->
   rounds lo (top - down) ->
   lo <= tau.
@@ -617,18 +620,18 @@ Qed.
 (** There the sums run over all bins at once, in any order; [e] is what they may be off by, relatively. *)
 Theorem histogram_root_float : forall p bins base first second root total far ta,
   p = 1 \/ p = 2 -> Forall (fun bin => 0 <= fst bin <= base) bins -> In (0, 1%nat) bins -> 0 <= base <= 1 ->
-  keys bins <= 16777216 ->
+  total_count bins <= 16777216 ->
   let F := sum (fun bin => INR (snd bin) * (base - fst bin)) bins in
   let S := sum (fun bin => INR (snd bin) * ((base - fst bin) * (base - fst bin))) bins in
   0 <= first -> 0 <= second -> (p = 1 -> first <= 1 + 100 * u) ->
   Rabs (first - F) <= 24 * u * F + / 2 ^ 56 -> Rabs (second - S) <= 24 * u * S + / 2 ^ 56 ->
-  computed_root p (keys bins) first second root -> rounds total (base + root) ->
+  computed_root p (total_count bins) first second root -> rounds total (base + root) ->
   rounds far (total * (1 + / 2 ^ 18)) -> is_tau p (row_below bins) ta ->
   Rmax (- far) (- (1)) <= ta.
 Proof.
   intros p bins base first second root total far ta Hp B1 B2 B0 Hk F S B5 B6 B7 N1 N2 Hroot [Ht _] [Hf _] Hta.
   pose proof u_pos as U. assert (Hp0 : 0 < p) by (destruct Hp; lra). assert (Hp1 : 1 <= p) by (destruct Hp; lra).
-  assert (B3 : 1 <= keys bins).
+  assert (B3 : 1 <= total_count bins).
   { apply Rle_trans with ((fun bin : R * nat => INR (snd bin)) (0, 1%nat)); [simpl; lra|].
     apply (sum_le_one (fun bin : R * nat => INR (snd bin))); [intros; apply pos_INR | exact B2]. }
   destruct (root_error p bins base first second root (24 * u) (/ 2 ^ 56) Hp B1 B0 ltac:(lra) B5 B6 B7 ltac:(lra) ltac:(lra)

@@ -507,15 +507,15 @@ Proof.
     with (mass' - root - 2 * eps / (1 - eps) * (mass' + root)) by (field; lra). lra.
 Qed.
 
-(** The slope is a plain sum over tiles, and may be off by [e] more: then that share of the step is taken off, twice. *)
-Theorem slope_slack : forall p z m tau t mass' slope' eps e,
+Lemma slope_inexact p z m tau t mass' slope' eps e :
   1 <= p -> is_max m z -> is_tau p z tau -> t < m -> 0 <= eps <= 1 / 8 -> 0 <= e <= 1 / 8 ->
   Rabs (mass' - mass p z t) <= eps * mass p z t -> Rabs (slope' - slope p z t) <= (eps + e) * slope p z t ->
   let root := pw (1 - / p) mass' in
   let step := (mass' - root) / slope' in
-  t + step - (4 * eps * ((mass' + root) / slope') + 2 * e * Rabs step) <= tau.
+  0 < mass' /\ 0 < slope' /\
+  t + step - (2 * eps / (1 - eps) * (1 + 8 / 7 * e) * ((mass' + root) / slope') + 8 / 7 * e * Rabs step) <= tau.
 Proof.
-  intros p z m tau t mass' slope' eps e Hp Hm Ht Htm He He' HF HG root step.
+  intros Hp Hm Ht Htm He He' HF HG root step.
   destruct (newton_norm_left p z m tau t Hp Hm Ht Htm) as [_ [PG _]]. set (G := slope p z t) in *.
   apply Rabs_le_inv in HG.
   assert (LG : 3 / 4 * G <= slope').
@@ -543,15 +543,34 @@ Proof.
   assert (S2 : (mass' + root) / near = q * size) by (unfold size; rewrite Eq; field; split; [lra|]; lra).
   rewrite S1, S2 in B.
   assert (P0 : 0 <= size) by (apply Rmult_le_pos; [lra | left; apply Rinv_0_lt_compat; exact Ps]).
-  assert (A1 : step - 2 * e * Rabs step <= q * step).
-  { assert (D : Rabs ((1 - q) * step) <= 2 * e * Rabs step).
+  assert (A1 : step - 8 / 7 * e * Rabs step <= q * step).
+  { assert (D : Rabs ((1 - q) * step) <= 8 / 7 * e * Rabs step).
     { rewrite Rabs_mult. apply Rmult_le_compat_r; [apply Rabs_pos|]. apply Rabs_le. lra. }
     apply Rabs_le_inv in D. lra. }
-  assert (A2 : 2 * eps / (1 - eps) * (q * size) <= 4 * eps * size).
-  { rewrite <- Rmult_assoc. apply Rmult_le_compat_r; [exact P0|]. apply Rmult_le_reg_r with (1 - eps); [lra|].
-    replace (2 * eps / (1 - eps) * q * (1 - eps)) with (eps * (2 * q)) by (field; lra).
+  assert (A2 : 2 * eps / (1 - eps) * (q * size) <= 2 * eps / (1 - eps) * (1 + 8 / 7 * e) * size).
+  { rewrite Rmult_assoc. apply Rmult_le_compat_l; [|apply Rmult_le_compat_r; lra].
+    apply Rmult_le_pos; [lra | left; apply Rinv_0_lt_compat; lra]. }
+  split; [exact PF|]. split; [exact Ps|]. lra.
+Qed.
+
+(** The slope is a plain sum over tiles, and may be off by [e] more: then that share of the step is taken off, twice. *)
+Theorem slope_slack : forall p z m tau t mass' slope' eps e,
+  1 <= p -> is_max m z -> is_tau p z tau -> t < m -> 0 <= eps <= 1 / 8 -> 0 <= e <= 1 / 8 ->
+  Rabs (mass' - mass p z t) <= eps * mass p z t -> Rabs (slope' - slope p z t) <= (eps + e) * slope p z t ->
+  let root := pw (1 - / p) mass' in
+  let step := (mass' - root) / slope' in
+  t + step - (4 * eps * ((mass' + root) / slope') + 2 * e * Rabs step) <= tau.
+Proof.
+  intros p z m tau t mass' slope' eps e Hp Hm Ht Htm He He' HF HG root step.
+  destruct (slope_inexact p z m tau t mass' slope' eps e Hp Hm Ht Htm He He' HF HG) as [PF [PG B]]. fold root in B. fold step in B.
+  assert (PN : 0 < root) by (apply pw_pos; exact PF).
+  set (size := (mass' + root) / slope') in *.
+  assert (P0 : 0 <= size) by (apply Rmult_le_pos; [lra | left; apply Rinv_0_lt_compat; exact PG]).
+  assert (A : 2 * eps / (1 - eps) * (1 + 8 / 7 * e) * size <= 4 * eps * size).
+  { apply Rmult_le_compat_r; [exact P0|]. apply Rmult_le_reg_r with (1 - eps); [lra|].
+    replace (2 * eps / (1 - eps) * (1 + 8 / 7 * e) * (1 - eps)) with (eps * (2 * (1 + 8 / 7 * e))) by (field; lra).
     replace (4 * eps * (1 - eps)) with (eps * (4 * (1 - eps))) by ring. apply Rmult_le_compat_l; lra. }
-  lra.
+  assert (0 <= e * Rabs step) by (apply Rmult_le_pos; [lra | apply Rabs_pos]). lra.
 Qed.
 
 Lemma root_min p F : p = 1 \/ p = 2 -> is_float F -> 0 < F -> / 2 ^ 75 <= pw (1 - / p) F.
@@ -852,26 +871,34 @@ Proof.
     assert (/ 2 ^ 100 <= u / 1000) by (unfold u; lra). lra.
 Qed.
 
-(** Any power, given how near the step is to that of the computed sums, and that the slack makes up for it. *)
-Theorem mask_bound_any_power : forall p z m tau t mass' slope' eps k step slack,
+(** Any power and any number of tiles, given how near the step is to that of the computed sums, and that the slack makes
+    up for that, for the sums, and for what the slope is off by beyond them. *)
+Theorem mask_bound_any_power : forall p z m tau t mass' slope' eps e k step slack,
   1 <= p -> is_max m z -> is_tau p z tau -> t < m -> - / 2 <= t <= / 2 ->
-  8 * u <= eps -> 0 <= k <= / 100 -> eps + k <= / 32 ->
-  Rabs (mass' - mass p z t) <= eps * mass p z t -> Rabs (slope' - slope p z t) <= eps * slope p z t ->
+  8 * u <= eps -> 0 <= e <= / 100 -> 0 <= k <= / 100 -> eps + k <= / 32 ->
+  Rabs (mass' - mass p z t) <= eps * mass p z t -> Rabs (slope' - slope p z t) <= (eps + e) * slope p z t ->
   let root := pw (1 - / p) mass' in
   let scale := (mass' + root) / slope' in
-  Rabs (step - (mass' - root) / slope') <= k * scale ->
-  3 * (eps + k) * scale <= slack <= 13 / 100 * scale ->
+  let exact := (mass' - root) / slope' in
+  Rabs (step - exact) <= k * scale ->
+  3 * (eps + k) * scale + 3 / 2 * e * Rabs exact <= slack <= 13 / 100 * scale ->
   float_bound t step slack <= tau.
 Proof.
-  intros p z m tau t mass' slope' eps k step slack Hp Hm Ht Htm Hr He Hk Hek HF HG root scale Hstep Hslack.
+  intros p z m tau t mass' slope' eps e k step slack Hp Hm Ht Htm Hr He He' Hk Hek HF HG root scale exact
+    Hstep Hslack.
   pose proof u_pos as U.
-  destruct (inexact_bound p z m tau t mass' slope' eps Hp Hm Ht Htm ltac:(lra) HF HG) as [PF [PG B]]. fold root in B.
-  assert (PN : 0 < root) by (apply pw_pos; exact PF). fold scale in B.
+  destruct (slope_inexact p z m tau t mass' slope' eps e Hp Hm Ht Htm ltac:(lra) ltac:(lra) HF HG) as [PF [PG B]].
+  fold root in B. fold scale exact in B.
+  assert (PN : 0 < root) by (apply pw_pos; exact PF).
   assert (PS : 0 < scale) by (apply Rdiv_lt_0_compat; lra).
-  pose proof (margin eps scale ltac:(lra) ltac:(lra)) as Mg.
-  assert (Size : Rabs ((mass' - root) / slope') <= scale).
-  { unfold scale, Rdiv. rewrite Rabs_mult, (Rabs_pos_eq (/ slope')) by (left; apply Rinv_0_lt_compat; exact PG).
+  assert (Mg : 2 * eps / (1 - eps) * (1 + 8 / 7 * e) * scale <= 21 / 10 * (eps * scale)).
+  { rewrite <- Rmult_assoc. apply Rmult_le_compat_r; [lra|]. apply Rmult_le_reg_r with (1 - eps); [lra|].
+    replace (2 * eps / (1 - eps) * (1 + 8 / 7 * e) * (1 - eps)) with (eps * (2 * (1 + 8 / 7 * e))) by (field; lra).
+    replace (21 / 10 * eps * (1 - eps)) with (eps * (21 / 10 * (1 - eps))) by ring. apply Rmult_le_compat_l; lra. }
+  assert (Size : Rabs exact <= scale).
+  { unfold exact, scale, Rdiv. rewrite Rabs_mult, (Rabs_pos_eq (/ slope')) by (left; apply Rinv_0_lt_compat; exact PG).
     apply Rmult_le_compat_r; [left; apply Rinv_0_lt_compat; exact PG|]. apply Rabs_le. lra. }
+  assert (ex : 0 <= e * Rabs exact) by (apply Rmult_le_pos; [lra | apply Rabs_pos]).
   apply Rabs_le_inv in Hstep. apply Rabs_le_inv in Size.
   assert (ks : k * scale <= / 100 * scale) by (apply Rmult_le_compat_r; lra).
   assert (k0 : 0 <= k * scale) by (apply Rmult_le_pos; lra).

@@ -251,16 +251,17 @@ Definition float_bound (t step slack : R) : R := fl (fl (fl (t + step) - slack) 
 Definition rounds (computed exact : R) : Prop :=
   Rabs (computed - exact) <= u * Rabs exact + / 2 ^ 100 /\ (0 <= exact -> 0 <= computed).
 
-Definition keys (bins : list (R * nat)) : R := sum (fun bin => INR (snd bin)) bins.
+Definition total_count (bins : list (R * nat)) : R := sum (fun bin => INR (snd bin)) bins.
 
 (** Bins that the scan has passed, each with its distance below the maximum and its count, the nearest last; how far down
-    it is, and the sums of c * w and c * w ** 2 as computed there. It passes as long as the mass is below 1. *)
+    it is, and the sums of c * w and c * w ** 2 as computed there. It passes as long as the mass is below 1. The product
+    c * w may be fused into one sum and rounded for the other. *)
 Inductive passed (p : R) : list (R * nat) -> R -> R -> R -> Prop :=
   | Passed_none : passed p [(0, 1%nat)] 0 0 0
-  | Passed_next bins base first second edge held width linear cross square half first' second' :
+  | Passed_next bins base first second edge held width linear linear' cross square half first' second' :
       passed p bins base first second -> base <= edge <= 1 ->
-      rounds width (edge - base) -> rounds linear (keys bins * width) -> rounds first' (first + linear) ->
-      rounds cross (2 * first * width) -> rounds square (linear * width) ->
+      rounds width (edge - base) -> rounds linear (total_count bins * width) -> rounds first' (first + linear) ->
+      rounds linear' (total_count bins * width) -> rounds cross (2 * first * width) -> rounds square (linear' * width) ->
       rounds half (second + cross) -> rounds second' (half + square) ->
       (p = 1 -> first' < 1) -> (p = 2 -> second' < 1) ->
       passed p ((edge, held) :: bins) edge first' second'.

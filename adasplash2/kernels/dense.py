@@ -171,6 +171,7 @@ def dense_kernel(
         tile_max = row_maximum(tl.where(visible, inner_products(q, k), float("-inf")))
         tile_max = tl.where(tile_max == float("-inf"), tile_max, tile_max * z_scale)
         if ranges is None:
+            # A few tiles next to the diagonal or at the end: no counter overflows.
             even, odd, top = count_maximum(even, odd, top, tile_max)
             live = 1
         else:

@@ -22,7 +22,8 @@ def masked_cases(
     texts, options = draw(operands(size, _KINDS)), draw(options_of(target, is_causal=causal))
     if mask == "window":
         right = draw(st.sampled_from((0, None) if causal else _SIDES))
-        options["window"] = (draw(st.sampled_from(_SIDES)), right)
+        hides = not causal and right is not None  # else the left side must, beyond what a causal mask does
+        options["window"] = (draw(st.sampled_from(_SIDES if hides else _SIDES[:-1])), right)
     else:
         texts["key_ranges"] = draw(key_ranges(size, is_causal=causal, empty=target.empty))
     if d_out:
@@ -53,7 +54,7 @@ def key_ranges(draw: st.DrawFn, size: Sizes, *, is_causal: bool, empty: bool) ->
         drawn = f"np.random.default_rng({draw(st.integers(0, 99))}).integers"
         first = f"{drawn}(0, {n}, ({size.batch}, {size.n_queries}))"
         end = f"{drawn}(0, {n + 1}, ({size.batch}, {size.n_queries}))"
-        end = end if empty else f"np.maximum({first} + 1, {end})"
+        end = f"np.maximum({first}, {end})" if empty else f"np.maximum({first} + 1, {end})"
     return f"np.stack(np.broadcast_arrays({first}, {end}, np.zeros(({size.batch}, {size.n_queries})))[:2], -1)"
 
 

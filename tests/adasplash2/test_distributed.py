@@ -5,6 +5,9 @@ Two processes over gloo, on the reference path; gradients and parameters are com
 
 from __future__ import annotations
 
+import os
+import time
+import traceback
 from pathlib import Path
 
 import pytest
@@ -18,6 +21,7 @@ from adasplash2.nn import AlphaParameter, MultiheadEntmaxAttention
 
 PROCESSES, BATCH, LENGTH, WIDTH, HEADS = 2, 4, 9, 16, 2
 STEPS = 3
+SECONDS = 180  # until a process that hangs is a failure
 
 pytestmark = [
     pytest.mark.slow,
@@ -61,8 +65,8 @@ def start() -> Block:
 
 def work(rank: int, folder: str, way: str) -> None:
     """Learn on the share of one process, and let the first one save what was learnt."""
-    distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=PROCESSES)
     try:
+        distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=PROCESSES)
         model: torch.nn.Module = start()
         if way == "copies":
             model = DistributedDataParallel(model)
@@ -78,13 +82,30 @@ def work(rank: int, folder: str, way: str) -> None:
         }
         if rank == 0:
             torch.save(found, Path(folder) / "learnt.pt")
-    finally:
-        distributed.destroy_process_group()
+        # No process leaves while another still needs its connection.
+        Path(folder, f"done{rank}").touch()
+        while not all(Path(folder, f"done{other}").exists() for other in range(PROCESSES)):
+            time.sleep(0.05)
+    except BaseException:
+        traceback.print_exc()
+        os._exit(1)
+    # Without the destructors of the group: those of gloo can wait for a process that has left.
+    os._exit(0)
 
 
 @pytest.mark.parametrize("way", ["copies", "shards"])
 def test_several_processes_learn_what_one_does(way: str, tmp_path: Path) -> None:
-    multiprocessing.spawn(work, args=(str(tmp_path), way), nprocs=PROCESSES)
+    context = multiprocessing.get_context("spawn")
+    processes = [context.Process(target=work, args=(rank, str(tmp_path), way)) for rank in range(PROCESSES)]
+    for process in processes:
+        process.start()
+    try:
+        for process in processes:
+            process.join(timeout=SECONDS)
+        assert [process.exitcode for process in processes] == [0] * PROCESSES
+    finally:
+        for process in processes:
+            process.kill()
     found = torch.load(tmp_path / "learnt.pt")
     one, untouched = start(), dict(start().named_parameters())
     learn(one, examples())
