@@ -29,7 +29,7 @@ class Watch:
         config = session.config
         asked = {(config.invocation_params.dir / argument).resolve() for argument in config.args}
         return (
-            session.config.rootpath.resolve() == self.root.resolve()  # else node ids begin elsewhere
+            config.rootpath.resolve() == self.root.resolve()  # else node ids begin elsewhere
             and bool(asked & {self.root.resolve(), (self.root / "tests").resolve()})
             and not any(getattr(config.option, name, None) for name in NARROWING)
             and not session.shouldfail

@@ -117,10 +117,10 @@ class Reason:
 
 def reasons(root: Path) -> list[Reason]:
     """Return the sections of ``proofs/REASONS.md`` in the order of the file."""
+    text = (root / "proofs" / "REASONS.md").read_text(encoding="utf-8")
+    _, *sections = re.split(r"^(?=###? )", text, flags=re.MULTILINE)
     found, stage = [], ""
-    for section in re.split(r"^(?=###? )", (root / "proofs" / "REASONS.md").read_text(encoding="utf-8"), flags=re.M)[
-        1:
-    ]:
+    for section in sections:
         heading, _, text = section.partition("\n")
         if heading.startswith("### "):
             found.append(Reason(heading.removeprefix("### "), stage, text.strip()))

@@ -5,7 +5,7 @@ from typing import Any, Literal
 import numpy as np
 
 import entmax_ref
-from entmax_ref.conformance.attention_truth import attention_truth, gradients_truth, repeated, undecided
+from entmax_ref.conformance.attention_truth import Gradients, attention_truth, gradients_truth, repeated, undecided
 from entmax_ref.conformance.case import Case, evaluated
 from entmax_ref.conformance.check import BadAnswer, Finding, answer, asked, exact, worst
 from entmax_ref.conformance.precision import Floats
@@ -239,18 +239,27 @@ def gradients_by_name(found: Any) -> dict[str, Any]:
     return dict(zip(("query", "key", "value"), found, strict=True))
 
 
+def gradients(target: AttentionTarget, case: Case) -> tuple[dict[str, Any], Gradients]:
+    """Return what a target gave as its gradients, by name, and the truth; rows on the edge of two have none."""
+    assert target.vjp is not None
+    operands, call = operands_of(case), call_of(case)
+    unsure = undecided(attention_truth(*operands, call), call.alpha)
+    d_out = np.where(unsure[..., None], 0.0, case["d_out"])
+    truth = gradients_truth(*operands, d_out, call)
+    return gradients_by_name(asked(target.vjp, *operands, d_out, call)), truth
+
+
+def compare_gradient(name: str, found: Any, wanted: Floats, allowed: Floats) -> Finding:
+    """Compare a target's gradient of ``query``, ``key`` or ``value`` with the truth."""
+    return compare(answer(found, wanted.shape, f"the gradient of {name}"), wanted, allowed, f"d_{name}")
+
+
 def gradient_of(name: str) -> Any:
     """Return the check of the gradient of ``query``, ``key`` or ``value``."""
 
     def judged(target: AttentionTarget, case: Case) -> Finding:
-        assert target.vjp is not None
-        operands, call = operands_of(case), call_of(case)
-        unsure = undecided(attention_truth(*operands, call), call.alpha)
-        d_out = np.where(unsure[..., None], 0.0, case["d_out"])
-        truth = gradients_truth(*operands, d_out, call)
-        found = gradients_by_name(asked(target.vjp, *operands, d_out, call))
-        values = answer(found[name], truth.exact[name].shape, f"the gradient of {name}")
-        return compare(values, truth.exact[name], truth.allowed[name], f"d_{name}")
+        found, truth = gradients(target, case)
+        return compare_gradient(name, found[name], truth.exact[name], truth.allowed[name])
 
     judged.__doc__ = f"Every entry of the gradient of {name} is the oracle's, within its bound."
     return judged

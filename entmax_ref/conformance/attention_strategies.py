@@ -9,7 +9,7 @@ from entmax_ref.conformance.case import Case
 from entmax_ref.conformance.row_strategies import LENGTHS
 from entmax_ref.conformance.target import AttentionTarget
 
-KINDS = ("gauss", "flat", "ties", "topics", "spike", "near", "local", "slope")
+_KINDS = ("gauss", "flat", "ties", "topics", "spike", "near", "local", "slope")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,7 +53,7 @@ def sizes(draw: st.DrawFn, target: AttentionTarget, most: int, *, is_causal: boo
 
 
 @st.composite
-def operands(draw: st.DrawFn, size: Sizes, kinds: tuple[str, ...] = KINDS) -> dict[str, str]:
+def operands(draw: st.DrawFn, size: Sizes, kinds: tuple[str, ...] = _KINDS) -> dict[str, str]:
     """Return expressions for query, key and value."""
     seed, kind = draw(st.integers(0, 99)), draw(st.sampled_from(kinds))
     query = f"np.random.default_rng({seed}).normal(size={size.of_query})"
@@ -87,6 +87,11 @@ def operands(draw: st.DrawFn, size: Sizes, kinds: tuple[str, ...] = KINDS) -> di
     return {"query": f"{query} + {of_query}", "key": f"{key} + {of_key}", "value": value}
 
 
+def d_out_of(size: Sizes) -> st.SearchStrategy[str]:
+    """Return expressions for the gradient of the output."""
+    return st.integers(0, 99).map(lambda seed: f"np.random.default_rng({seed}).normal(size={size.of_query})")
+
+
 @st.composite
 def options_of(draw: st.DrawFn, target: AttentionTarget, *, is_causal: bool) -> dict[str, Any]:
     """Return how a call masks and scales."""
@@ -106,13 +111,13 @@ def attention_cases(
     is_causal: bool | None = None,
     d_out: bool = False,
     empty: bool = False,
-    kinds: tuple[str, ...] = KINDS,
+    kinds: tuple[str, ...] = _KINDS,
 ) -> Case:
     """Return a call of attention: ``query``, ``key``, ``value``, with ``d_out`` its gradient, and the options."""
     causal = draw(st.sampled_from(target.causal)) if is_causal is None else is_causal
     size = draw(sizes(target, most, is_causal=causal, empty=empty))
     texts = draw(operands(size, kinds))
     if d_out:
-        texts["d_out"] = f"np.random.default_rng({draw(st.integers(0, 99))}).normal(size={size.of_query})"
+        texts["d_out"] = draw(d_out_of(size))
     options = draw(options_of(target, is_causal=causal))
     return Case(draw(st.sampled_from(target.alphas)), dtype, texts, options)

@@ -2,15 +2,18 @@
 
 from collections.abc import Iterator
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from entmax_ref.conformance.attention_checks import (
     Operands,
-    attended,
+    attention_output,
     call_of,
     compare,
+    compare_gradient,
+    gradients,
     gradients_by_name,
     operands_of,
 )
@@ -24,49 +27,34 @@ _NAMES = ("query", "key", "value")
 Offsets = tuple[NDArray[np.int64], NDArray[np.int64]]
 
 
-def _output(target: AttentionTarget, case: Case) -> Finding:
-    operands, call = operands_of(case), call_of(case)
-    truth = attention_truth(*operands, call)
-    return compare(attended(target, operands, call)[0], truth.out, truth.out_allowed, "out")
-
-
-def _gradient(target: AttentionTarget, case: Case) -> Finding:
-    assert target.vjp is not None
-    operands, call = operands_of(case), call_of(case)
-    unsure = undecided(attention_truth(*operands, call), call.alpha)
-    d_out = np.where(unsure[..., None], 0.0, case["d_out"])
-    truth = gradients_truth(*operands, d_out, call)
-    found = gradients_by_name(asked(target.vjp, *operands, d_out, call))
-    return _worst_of(found, truth.exact, truth.allowed)
-
-
-def _worst_of(found: dict[str, Floats], wanted: dict[str, Floats], allowed: dict[str, Floats]) -> Finding:
-    findings = [
-        compare(answer(found[name], wanted[name].shape, f"the gradient of {name}"), wanted[name], allowed[name],
-                f"d_{name}")
-        for name in _NAMES
-    ]  # fmt: skip
+def _worst_of(found: dict[str, Any], wanted: dict[str, Floats], allowed: dict[str, Floats]) -> Finding:
+    findings = [compare_gradient(name, found[name], wanted[name], allowed[name]) for name in _NAMES]
     return max(findings, key=lambda finding: finding.share)
+
+
+def _gradients(target: AttentionTarget, case: Case) -> Finding:
+    found, truth = gradients(target, case)
+    return _worst_of(found, truth.exact, truth.allowed)
 
 
 def window_output(target: AttentionTarget, case: Case) -> Finding:
     """With a sliding window every entry of the output is the oracle's, within its bound."""
-    return _output(target, case)
+    return attention_output(target, case)
 
 
 def window_gradient(target: AttentionTarget, case: Case) -> Finding:
     """With a sliding window every entry of the gradients is the oracle's, within its bound."""
-    return _gradient(target, case)
+    return _gradients(target, case)
 
 
 def ranges_output(target: AttentionTarget, case: Case) -> Finding:
     """With a range of keys for each query, as padding is, the output is the oracle's, within its bound."""
-    return _output(target, case)
+    return attention_output(target, case)
 
 
 def ranges_gradient(target: AttentionTarget, case: Case) -> Finding:
     """With a range of keys for each query every entry of the gradients is the oracle's, within its bound."""
-    return _gradient(target, case)
+    return _gradients(target, case)
 
 
 def _packed(case: Case) -> tuple[Operands, Offsets]:

@@ -2,7 +2,7 @@
 
 from hypothesis import strategies as st
 
-from entmax_ref.conformance.attention_strategies import Sizes, operands, options_of, sizes
+from entmax_ref.conformance.attention_strategies import Sizes, d_out_of, operands, options_of, sizes
 from entmax_ref.conformance.case import Case
 from entmax_ref.conformance.row_strategies import LENGTHS
 from entmax_ref.conformance.target import AttentionTarget
@@ -27,7 +27,7 @@ def masked_cases(
     else:
         texts["key_ranges"] = draw(key_ranges(size, is_causal=causal, empty=target.empty))
     if d_out:
-        texts["d_out"] = f"np.random.default_rng({draw(st.integers(0, 99))}).normal(size={size.of_query})"
+        texts["d_out"] = draw(d_out_of(size))
     return Case(draw(st.sampled_from(target.alphas)), dtype, texts, options)
 
 
@@ -76,6 +76,6 @@ def packed_cases(draw: st.DrawFn, target: AttentionTarget, dtype: str, most: int
     size = Sizes(1, kv_heads * group, kv_heads, n_queries, n_keys, draw(st.sampled_from(target.head_dims)))
     texts, options = draw(operands(size, _KINDS)), draw(options_of(target, is_causal=causal))
     if d_out:
-        texts["d_out"] = f"np.random.default_rng({draw(st.integers(0, 99))}).normal(size={size.of_query})"
+        texts["d_out"] = draw(d_out_of(size))
     options["lengths"] = lengths
     return Case(draw(st.sampled_from(target.alphas)), dtype, texts, options)

@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 import planted_attention
 import pytest
+from contiguous import contiguous_only
 from lemmas import lemma
 
 import entmax_ref
@@ -66,16 +67,7 @@ def test_what_is_not_claimed_is_skipped_with_its_reason():
 
 
 def test_operands_are_contiguous_where_other_strides_are_not_claimed():
-    def only(function):
-        def checked(*arguments):
-            assert all(one.flags.c_contiguous for one in arguments if isinstance(one, np.ndarray))
-            return function(*arguments)
-
-        return checked
-
-    plain = planted_attention.sound(strides=False)
-    fields = ("attend", "vjp", "packed", "packed_vjp")
-    target = dataclasses.replace(plain, **{name: only(getattr(plain, name)) for name in fields})
+    target = contiguous_only(planted_attention.sound(strides=False), "attend", "vjp", "packed", "packed_vjp")
     bad = [outcome for outcome in run_target(target, Budget(8, 130, 1025, 40, conclusive=False)) if outcome.bad]
     assert bad == []
 

@@ -2,9 +2,9 @@
 
 import dataclasses
 
-import numpy as np
 import planted_rows
 import pytest
+from contiguous import contiguous_only
 from lemmas import lemma
 
 from entmax_ref.conformance import BUDGETS, CHECKS, Budget, run_check, run_target
@@ -60,15 +60,7 @@ def test_what_is_not_claimed_is_skipped_with_its_reason():
 
 
 def test_operands_are_contiguous_where_other_strides_are_not_claimed():
-    def only(function):
-        def checked(*arguments):
-            assert all(one.flags.c_contiguous for one in arguments if isinstance(one, np.ndarray))
-            return function(*arguments)
-
-        return checked
-
     fields = ("probs", "vjp", "threshold", "second", "d_alpha", "more_iterations", "loss", "loss_grad")
-    plain = planted_rows.sound(strides=False)
-    target = dataclasses.replace(plain, **{name: only(getattr(plain, name)) for name in fields})
+    target = contiguous_only(planted_rows.sound(strides=False), *fields)
     outcomes = list(run_target(target, Budget(8, 130, 1025, conclusive=False)))
     assert [outcome for outcome in outcomes if outcome.bad] == []

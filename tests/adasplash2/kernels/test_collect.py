@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from lemmas import lemma
 from profiles import examples
-from staged import ALPHAS, DEVICE, PATHS, TILE, live_keys, score_matrices, small_launch, staged
+from staged import ALPHAS, ANY_WORDS, DEVICE, PATHS, TILE, live_keys, score_matrices, small_launch, staged
 
 from adasplash2 import launch, problem
 from adasplash2.problem import Problem
@@ -24,7 +24,7 @@ FEW, SHARED, MANY = 0, 1, 2
 @examples(15)
 @given(z=score_matrices(), alpha=st.sampled_from(ALPHAS), is_causal=st.booleans())
 def test_entries_name_the_keys_above_the_bound_in_order(z, alpha, is_causal):
-    run = staged(z, alpha, is_causal=is_causal, row_entries=70, shared_words=2**20, many_words=2**20)
+    run = staged(z, alpha, is_causal=is_causal, row_entries=70, **ANY_WORDS)
     if run.problem.tiles_at_once < run.problem.n_tiles:
         return  # the scratch holds the last part only
     lo = run.row("dense", "lo")
@@ -47,7 +47,7 @@ def test_a_row_without_room_leaves_its_block_to_the_tiles(entries):
     z = np.full((TILE, 8 * TILE), -10.0, dtype=np.float32)
     z[:, 0] = 0.0
     z[5, [1, 2 * TILE, 5 * TILE, 7 * TILE]] = -1e-3  # four words: the first holds two keys
-    run = staged(z, row_entries=entries, shared_words=2**20, many_words=2**20)
+    run = staged(z, row_entries=entries, **ANY_WORDS)
     assert run.row("dense", "row_max").max() == 0.0
     assert run.paths()[0] == (FEW if entries >= 4 else MANY)
 

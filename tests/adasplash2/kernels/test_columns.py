@@ -11,12 +11,12 @@ from profiles import examples
 from staged import ALPHAS, DEVICE, PATHS, TILE, backward, score_matrices, staged
 
 from adasplash2 import launch
-from adasplash2.problem import Problem, entries_of, index_type
+from adasplash2.problem import Problem, index_type
 from adasplash2.stages import backward_calls, forward_calls
 from adasplash2.state import empty_backward, empty_forward
 from entmax_ref import stages
 
-BY_KEYS = {"row_entries": entries_of(1), "shared_words": 2**20, "many_words": 2**20, "row_support": 256}
+BY_KEYS = PATHS["few"] | {"row_support": 256}
 BY_KEYS |= {"row_pairs": 2**20, "column_pairs": 2**20, "turn_pairs": 2**20}
 
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from lemmas import lemma
 from profiles import examples
-from staged import ALPHAS, TILE, score_matrices, staged, tile_any
+from staged import ALPHAS, ANY_WORDS, TILE, score_matrices, staged, tile_any
 
 import entmax_ref
 from entmax_ref import stages
@@ -117,4 +117,4 @@ def test_a_full_list_visits_everything():
 def test_flat_rows_go_by_tiles_and_peaked_ones_by_keys():
     rng = np.random.default_rng(0)
     z = np.concatenate([rng.normal(size=(16, 400)) * 1e-3, rng.normal(size=(16, 400)) * 8.0]).astype(np.float32)
-    assert staged(z, row_entries=400, shared_words=2**20, many_words=2**20).paths("dense").tolist() == [2, 0]
+    assert staged(z, row_entries=400, **ANY_WORDS).paths("dense").tolist() == [2, 0]

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from profiles import examples
-from staged import ALPHAS, TILE, live_keys, own_places, score_matrices, staged
+from staged import ALPHAS, ANY_WORDS, TILE, live_keys, own_places, score_matrices, staged
 
 from adasplash2.problem import ROW_KEYS
 
@@ -26,7 +26,7 @@ def scored_keys(run, row):
 @examples(15)
 @given(z=score_matrices(), alpha=st.sampled_from(ALPHAS), is_causal=st.booleans())
 def test_each_live_key_is_scored_once_and_in_order(z, alpha, is_causal):
-    run = staged(z, alpha, is_causal=is_causal, row_entries=70, shared_words=2**20, many_words=2**20)
+    run = staged(z, alpha, is_causal=is_causal, row_entries=70, **ANY_WORDS)
     if run.problem.tiles_at_once < run.problem.n_tiles:
         return  # the scratch holds the last part only
     for row in range(len(z)):
@@ -48,7 +48,7 @@ def test_a_program_without_room_is_left(entries, is_left, most_wide):
     z[3, live] = -0.23
     z[:, :2] = 0.0
     z[3, live[:10]] = 0.0
-    run = staged(z, row_entries=192, shared_words=2**20, many_words=2**20, most_wide=most_wide)
+    run = staged(z, row_entries=192, **ANY_WORDS, most_wide=most_wide)
     assert int(run.after["score_keys"].n_live[0, 3]) == 2 * entries
     assert run.after["score_keys"].n_wide.tolist() == [is_left]
     is_full = is_left > most_wide

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from lemmas import lemma
 from profiles import examples
-from staged import ALPHAS, DEVICE, PATHS, TILE, U, backward, score_matrices, staged, tile_any
+from staged import ALPHAS, ANY_WORDS, DEVICE, PATHS, TILE, U, backward, score_matrices, staged, tile_any
 
 import entmax_ref
 from adasplash2.problem import ROW_KEYS, WIDE_ROW_KEYS
@@ -82,7 +82,7 @@ def test_no_key_is_lost_where_a_row_has_no_room(support):
     z = np.full((TILE, 256 * TILE), -50.0, dtype=np.float32)
     z[:, 0] = 0.0
     z[3, np.arange(support) * TILE] = 0.0
-    run = staged(z, row_entries=256, shared_words=2**20, many_words=2**20)
+    run = staged(z, row_entries=256, **ANY_WORDS)
     assert run.paths("dense")[0] == 0
     exact = entmax_ref.threshold(z.astype(np.float64) / 0.5)
     assert (abs(run.tau() - exact) <= 2.0**-18).all()
@@ -103,7 +103,7 @@ def test_more_live_keys_than_support_fit_into_fewer_places(row_entries):
     z[3, tiles] = -0.23
     z[:, :2] = 0.0
     z[3, tiles[:9]] = z[3, tiles[:9] + 1] = 0.0
-    run = staged(z, row_entries=row_entries, shared_words=2**20, many_words=2**20)
+    run = staged(z, row_entries=row_entries, **ANY_WORDS)
     assert run.after["collect"].counts[0, 3] == 90
     assert run.after["solve"].n_unsolved.item() == (row_entries == 128)
     exact = entmax_ref.threshold(z.astype(np.float64) / 0.5)
